@@ -1,0 +1,1 @@
+"""Tiltyard's scoring server: ONNX bundles in, answers and durable events out."""

@@ -1,0 +1,1 @@
+"""What server and monitor share: the shapes of events, bundles and the embedded log."""

@@ -1,0 +1,134 @@
+"""The facts in the log: CloudEvents 1.0 in structured JSON, one record class per type.
+
+The server writes these records, the monitor reads them, and the public ``cloudevents`` SDK can
+parse them. ``inputs`` and ``outputs`` are spliced in as the very bytes of the Open Inference
+Protocol tensors, so nothing is encoded twice. Members unknown to a reader are skipped; new members
+always have a default, so old readers read new events and the reverse.
+"""
+
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+Role = Literal["champion", "challenger", "shadow"]
+LabelValue = bool | int | float | str | None
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one version said to one request: the data of a prediction and of a shadow.
+
+    ``rule`` names why this version answered (``champion``, ``split``, ``override``, ``client``,
+    ``shadow``); ``bucket`` in [0, 1) is the request's place in the traffic, ``share`` the part of
+    it the version held, ``propensity`` the probability that this version was given this request.
+    ``inputs`` and ``outputs`` are arrays of V2 tensors ``{name, shape, datatype, data}``, absent
+    when there are none; ``inputs_omitted`` says why inputs are not there as they came
+    (``sampled``, ``cut`` or ``masked``).
+    """
+
+    model: str
+    version: str
+    role: Role
+    rule: str = "champion"
+    share: float = 1.0
+    bucket: float | None = None
+    propensity: float = 1.0
+    revision: int = 0
+    status: int = 200
+    error: str | None = None
+    latency_us: int
+    rows: int
+    inputs: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    outputs: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    inputs_omitted: Literal["sampled", "cut", "masked"] | None = None
+
+
+class Label(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The truth about one request: one value, or one per row.
+
+    ``row`` says which row of the request a single value belongs to; without it a single value is
+    the label of row 0. ``reward`` is a gain measured by the client, in its own units.
+    """
+
+    label: LabelValue | list[LabelValue] = None
+    row: int | None = None
+    reward: float | None = None
+    model: str | None = None
+
+
+class Audit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A change made to the server: who did what, and the document before and after."""
+
+    action: str
+    by: str
+    reason: str | None = None
+    before: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    after: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Envelope(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+    """CloudEvents' context attributes; ``subject`` and ``partitionkey`` are the request id.
+
+    ``time`` must carry an offset: the monitor's panes are cut by it.
+    """
+
+    specversion: Literal["1.0"] = "1.0"
+    id: str
+    source: str
+    time: datetime
+    subject: str
+    partitionkey: str
+    datacontenttype: Literal["application/json"] = "application/json"
+
+
+class Prediction(_Envelope, frozen=True, kw_only=True, tag="tiltyard.prediction.v1"):
+    """The answer a client was given."""
+
+    data: Answer
+
+
+class Shadow(_Envelope, frozen=True, kw_only=True, tag="tiltyard.shadow.v1"):
+    """The answer a challenger would have given; no client saw it."""
+
+    data: Answer
+
+
+class Labelled(_Envelope, frozen=True, kw_only=True, tag="tiltyard.label.v1"):
+    """The truth, or a correction of it."""
+
+    data: Label
+
+
+class Audited(_Envelope, frozen=True, kw_only=True, tag="tiltyard.audit.v1"):
+    """A change of route or repository."""
+
+    data: Audit
+
+
+Event = Prediction | Shadow | Labelled | Audited
+
+_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+_encoder = msgspec.json.Encoder()
+
+
+def encode_event(event: Event) -> bytes:
+    """Returns the event as one line of JSON, without the line's end."""
+    return _encoder.encode(event)
+
+
+def decode_event(line: bytes | memoryview) -> Event:
+    """Returns the event that a line of the log holds.
+
+    Raises:
+        msgspec.DecodeError: the line is not JSON, or (as msgspec.ValidationError) is JSON but not
+            an event of a known type. A time without an offset is refused as well.
+    """
+    event = _decoder.decode(line)
+    if event.time.tzinfo is None:
+        raise msgspec.ValidationError("Expected `time` with an offset, got one without - at `$.time`")
+    return event
+
+
+def source_of(model: str, version: str) -> str:
+    """Returns the CloudEvents source of a version's answers."""
+    return f"/models/{model}/versions/{version}"
