@@ -1,0 +1,1 @@
+"""Bundles on disk: verified, loaded, and kept by name and version."""

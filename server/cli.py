@@ -1,0 +1,90 @@
+"""The command ``tiltyard``: a root that finds its subcommands, and the subcommand ``serve``.
+
+Subcommands are the entry-point group ``tiltyard.commands``: server and monitor stay strangers, and
+only the command that runs is imported.
+"""
+
+from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+ORDER = ("demo", "pack", "serve", "monitor")
+
+
+class Commands(TyperGroup):
+    """Subcommands from the entry points, each imported when it is asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Returns the names of all subcommands, the usual ones first."""
+        names = {point.name for point in entry_points(group="tiltyard.commands")}
+        return [name for name in ORDER if name in names] + sorted(names.difference(ORDER))
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Returns a subcommand by its name, None when there is none."""
+        for point in entry_points(group="tiltyard.commands", name=cmd_name):
+            return _command(point)
+        return None
+
+
+def _command(point: EntryPoint) -> Any:
+    sub = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    sub.command(name=point.name)(point.load())
+    return typer.main.get_command(sub)
+
+
+root = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tiltyard {installed_version('tiltyard')}")
+        raise typer.Exit
+
+
+@root.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Score ONNX models in real time, and watch them: drift, performance, champion against challenger."""
+
+
+def main() -> None:
+    """Runs the command line."""
+    root()
+
+
+def serve(
+    models: Annotated[Path | None, typer.Option(help="Folder of bundles, MODELS/<model>/<version>/.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; 127.0.0.1 by default.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one; 8080 by default.")] = None,
+    outbox: Annotated[Path | None, typer.Option(help="File of the event log; outbox.db by default.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error; info by default.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings file; tiltyard.toml of this folder by default.")] = None,
+) -> None:
+    """Answer predictions over HTTP, and log every answer as a durable event.
+
+    Every flag is also a setting in tiltyard.toml and a variable: --port is TILTYARD_PORT.
+    """
+    # The root command's help imports this module: the server's parts only when one starts.
+    from server.app import build_app, build_service
+    from server.errors import TiltyardError
+    from server.http_server import listen, run
+    from server.logs import configure_logging
+    from server.settings import load_settings
+
+    try:
+        settings = load_settings(config, models=models, host=host, port=port, outbox=outbox, log_level=log_level)
+        configure_logging(settings.log_level)
+        listener = listen(settings.host, settings.port)
+        service = build_service(settings)
+    except TiltyardError as error:
+        typer.echo(f"tiltyard serve: {error}", err=True)
+        raise typer.Exit(1) from None
+    if not run(build_app(service), settings, listener):
+        raise typer.Exit(1)

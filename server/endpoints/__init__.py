@@ -1,0 +1,1 @@
+"""HTTP endpoints: inference, rows, feedback, metadata and health."""

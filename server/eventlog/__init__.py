@@ -1,0 +1,1 @@
+"""The embedded log that every answer and label goes to."""

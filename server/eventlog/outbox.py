@@ -1,0 +1,335 @@
+"""The embedded log: one SQLite file, one writer thread, one row per group commit.
+
+The event loop appends lines to a queue; the thread takes all that wait, writes them as one chunk
+and commits. A commit that fails (a full disk) is tried again with the same lines, so nothing that
+was accepted is lost while the process lives; meanwhile the queue fills up to its bound, and then
+``append`` says so.
+"""
+
+import asyncio
+import fcntl
+import logging
+import sqlite3
+import threading
+import time
+import uuid
+import zlib
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from server.contract import log_schema
+from server.errors import OutboxError
+from server.settings import EventSettings
+
+logger = logging.getLogger(__name__)
+
+RETRY_S = 0.5
+TRIM_EVERY_S = 10.0
+TRIM_CHUNKS = 200
+MAX_CHUNK_BYTES = 8 * 1024 * 1024
+
+
+class _Commit:
+    """Someone who waits until everything appended before is on disk."""
+
+    __slots__ = ("future", "loop")
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[None] = self.loop.create_future()
+
+    def tell(self, error: OutboxError | None) -> None:
+        """Called by the writer thread; a waiter that has gone is left alone."""
+        try:
+            self.loop.call_soon_threadsafe(self._settle, error)
+        except RuntimeError:  # the loop has closed, and with it whoever waited
+            logger.debug("a waiter's event loop closed before its commit")
+
+    def _settle(self, error: OutboxError | None) -> None:
+        if self.future.done():
+            return
+        if error is None:
+            self.future.set_result(None)
+        else:
+            self.future.set_exception(error)
+
+
+class Outbox:
+    """The one writer of an event log. Append from one event loop; the thread does the rest."""
+
+    def __init__(self, path: Path, settings: EventSettings) -> None:
+        """Opens the log, making it when it is not there, and starts the writer.
+
+        Raises:
+            OutboxError: another process writes it, it is no log of ours or of a newer schema, it is
+                corrupt, or the disk refuses a write.
+        """
+        self._path = path
+        self._settings = settings
+        self._queue: deque[bytes | _Commit] = deque()
+        self._awake = False
+        self._wake = threading.Event()
+        self._closing = False
+        # Each counter has one writer: the loop adds to what it appended or dropped, the thread to
+        # what it committed. A shared counter would need a lock on the hot path.
+        self._appended_bytes = 0
+        self._committed_bytes = 0
+        self._appended_events = 0
+        self.committed_events = 0
+        self.dropped_events = 0
+        self.failure: str | None = None
+        self._lock = _locked(path)
+        try:
+            self._connection, self._next_offset = _open(path)
+        except BaseException:
+            self._lock.close()
+            raise
+        self._synchronous = "NORMAL"
+        self._thread = threading.Thread(target=self._write_forever, name="outbox-writer", daemon=True)
+        self._thread.start()
+
+    @property
+    def backlog(self) -> int:
+        """How many events wait for their commit."""
+        return self._appended_events - self.committed_events
+
+    @property
+    def full(self) -> bool:
+        """Whether the queue has no room left."""
+        return self._appended_bytes - self._committed_bytes >= self._settings.queue_bytes
+
+    @property
+    def alive(self) -> bool:
+        """Whether the writer thread runs."""
+        return self._thread.is_alive()
+
+    def append(self, line: bytes) -> bool:
+        """Queues one event, returns whether there was room; without, it is counted as dropped."""
+        if self.full:
+            self.dropped_events += 1
+            return False
+        self._appended_bytes += len(line)
+        self._appended_events += 1
+        self._queue.append(line)
+        if not self._awake:
+            self._awake = True
+            self._wake.set()
+        return True
+
+    async def committed(self) -> None:
+        """Returns once everything appended so far is on disk, synced.
+
+        Raises:
+            OutboxError: the commit failed; the lines stay queued and are tried again.
+        """
+        commit = _Commit()
+        self._queue.append(commit)
+        self._awake = True
+        self._wake.set()
+        await commit.future
+
+    async def append_durably(self, lines: Sequence[bytes]) -> None:
+        """Appends all lines and returns once they are on disk, synced.
+
+        Raises:
+            OutboxError: there is no room for all of them (none is kept), or the commit failed.
+        """
+        size = sum(map(len, lines))
+        if self._appended_bytes - self._committed_bytes + size > self._settings.queue_bytes:
+            raise OutboxError(f"the event log has no room for {len(lines)} events: try again later")
+        for line in lines:
+            self.append(line)
+        await self.committed()
+
+    def close(self) -> None:
+        """Writes what waits and closes the file. What the disk refuses now is counted as dropped."""
+        self._closing = True
+        self._wake.set()
+        self._thread.join()
+        self._connection.close()
+        self._lock.close()
+
+    def _write_forever(self) -> None:
+        lines: list[bytes] = []
+        waiters: list[_Commit] = []
+        trimmed_at = time.monotonic()
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            if not self._closing:
+                time.sleep(self._settings.commit_interval_ms / 1000)
+            self._awake = False
+            while self._queue or lines or waiters:
+                self._take(lines, waiters)
+                self._commit(lines, waiters)
+                if lines and self._closing:
+                    self.dropped_events += len(lines)
+                    logger.error("lost %d events: the disk refused them at shutdown", len(lines))
+                    lines.clear()
+                elif lines:
+                    time.sleep(RETRY_S)
+            if time.monotonic() - trimmed_at > TRIM_EVERY_S:
+                self._trim()
+                trimmed_at = time.monotonic()
+            if self._closing and not self._queue:
+                return
+
+    def _take(self, lines: list[bytes], waiters: list[_Commit]) -> None:
+        """Moves what waits into the group, up to a chunk's size."""
+        size = sum(map(len, lines))
+        while self._queue and size < MAX_CHUNK_BYTES:
+            item = self._queue.popleft()
+            if isinstance(item, _Commit):
+                waiters.append(item)
+            else:
+                lines.append(item)
+                size += len(item)
+
+    def _commit(self, lines: list[bytes], waiters: list[_Commit]) -> None:
+        """Writes the group as one chunk; on failure keeps the lines and tells the waiters."""
+        error = None
+        try:
+            if lines:
+                self._insert(lines, synced=bool(waiters))
+        except sqlite3.Error as fault:
+            if self.failure is None:
+                logger.error("outbox %s: cannot commit, will try again: %s", self._path, fault)
+            self.failure = f"outbox {self._path}: cannot commit: {fault}"
+            error = OutboxError(f"the event log cannot be written at present: {fault}")
+        else:
+            if self.failure is not None:
+                logger.info("outbox %s: commits again", self._path)
+            self.failure = None
+            self._committed_bytes += sum(map(len, lines))
+            self.committed_events += len(lines)
+            lines.clear()
+        for waiter in waiters:
+            waiter.tell(error)
+        waiters.clear()
+
+    def _insert(self, lines: list[bytes], *, synced: bool) -> None:
+        # NORMAL survives the death of the process; a promise to a client should survive a power cut too.
+        wanted = "FULL" if synced else "NORMAL"
+        if wanted != self._synchronous:
+            self._connection.execute(f"PRAGMA synchronous = {wanted}")
+            self._synchronous = wanted
+        payload = b"\n".join(lines)
+        self._connection.execute(
+            log_schema.INSERT_CHUNK,
+            (self._next_offset, len(lines), time.time_ns() // 1_000_000, zlib.crc32(payload), payload),
+        )
+        self._next_offset += len(lines)
+
+    def _trim(self) -> None:
+        """Removes the oldest chunks beyond the retention's age and size, never the newest one."""
+        try:
+            oldest_ms = time.time_ns() // 1_000_000 - int(self._settings.retention_s * 1000)
+            rows = self._connection.execute(
+                "SELECT first_offset + count, created_at_ms, length(payload) FROM chunks ORDER BY first_offset LIMIT ?",
+                (TRIM_CHUNKS,),
+            ).fetchall()
+            excess = self._size_bytes() - self._settings.retention_bytes
+            trimmed_to = None
+            for end, created_at_ms, size in rows:
+                if end == self._next_offset or (created_at_ms >= oldest_ms and excess <= 0):
+                    break
+                trimmed_to = end
+                excess -= size
+            if trimmed_to is not None:
+                with _transaction(self._connection):
+                    self._connection.execute("DELETE FROM chunks WHERE first_offset < ?", (trimmed_to,))
+                    self._connection.execute(log_schema.UPSERT_META, (log_schema.META_TRIMMED, str(trimmed_to)))
+                logger.info("outbox %s: trimmed to offset %d", self._path, trimmed_to)
+        except sqlite3.Error as fault:
+            logger.warning("outbox %s: cannot trim, will try again: %s", self._path, fault)
+
+    def _size_bytes(self) -> int:
+        pages, free, size = (
+            self._connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("page_count", "freelist_count", "page_size")
+        )
+        return int((pages - free) * size)
+
+
+class _transaction:
+    """BEGIN IMMEDIATE, then COMMIT, or ROLLBACK on an error; the connection is in autocommit mode."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is None:
+            self._connection.execute("COMMIT")
+        elif self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+
+def _locked(path: Path) -> IO[bytes]:
+    """Returns the open lock file that makes this process the log's one writer."""
+    try:
+        lock = open(path.with_name(path.name + ".lock"), "ab")  # held until close()
+    except OSError as error:
+        raise OutboxError(f"outbox {path}: expected a folder that can be written, got: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise OutboxError(f"outbox {path}: expected to be its only writer, but another server has it open") from error
+    return lock
+
+
+def _open(path: Path) -> tuple[sqlite3.Connection, int]:
+    """Returns a connection to a log that is sound and can be written, and its next offset."""
+    connection: sqlite3.Connection | None = None
+    try:
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=2.0)
+        _check_kind(path, connection)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        with _transaction(connection):
+            for statement in filter(str.strip, log_schema.CREATE.split(";")):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {log_schema.APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {log_schema.SCHEMA_VERSION}")
+            if connection.execute(log_schema.SELECT_META, (log_schema.META_LOG_ID,)).fetchone() is None:
+                connection.execute(log_schema.UPSERT_META, (log_schema.META_LOG_ID, str(uuid.uuid4())))
+            # Also proves, before the first request, that the disk takes a write.
+            connection.execute(log_schema.UPSERT_META, ("opened_at_ms", str(time.time_ns() // 1_000_000)))
+        return connection, _next_offset(path, connection)
+    except sqlite3.Error as error:
+        if connection is not None:
+            connection.close()
+        raise OutboxError(f"outbox {path}: expected an event log that can be written, got: {error}") from error
+    except OutboxError:
+        if connection is not None:
+            connection.close()
+        raise
+
+
+def _check_kind(path: Path, connection: sqlite3.Connection) -> None:
+    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if tables and application != log_schema.APPLICATION_ID:
+        raise OutboxError(f"outbox {path}: expected an event log, got another program's SQLite file")
+    if version > log_schema.SCHEMA_VERSION:
+        raise OutboxError(f"outbox {path}: expected schema {log_schema.SCHEMA_VERSION} or older, got {version}")
+
+
+def _next_offset(path: Path, connection: sqlite3.Connection) -> int:
+    """Returns the offset of the next event, having checked that the newest chunk is whole."""
+    newest = connection.execute(
+        "SELECT first_offset, count, crc32, payload FROM chunks ORDER BY first_offset DESC LIMIT 1"
+    ).fetchone()
+    if newest is None:
+        trimmed = connection.execute(log_schema.SELECT_META, (log_schema.META_TRIMMED,)).fetchone()
+        return int(trimmed[0]) if trimmed else 0
+    first_offset, count, crc32, payload = newest
+    if zlib.crc32(payload) != crc32:
+        raise OutboxError(f"outbox {path}: the chunk at offset {first_offset} is corrupt: its checksum does not match")
+    return int(first_offset + count)

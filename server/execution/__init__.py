@@ -1,0 +1,1 @@
+"""Running graphs: the ONNX session and the shadow runner."""

@@ -1,0 +1,119 @@
+"""One version's graph, ready to run: arrays in, arrays out. Knows no HTTP and no routes."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from server.bundles.bundle import Bundle, read_bundle
+from server.contract.manifest import MODEL_FILE, ExampleTensor, Manifest, Signature, Tensor
+from server.errors import BundleError, ExecutionError
+from server.protocol.datatypes import BY_ONNX, DATATYPES
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class Version:
+    """A version that serves: its manifest and its graph."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        """Makes the session and replays the bundle's examples, which is also the warm-up.
+
+        Raises:
+            BundleError: onnxruntime cannot load the graph, the graph contradicts the signature, or
+                an example's outputs differ from the packed ones.
+        """
+        self.manifest: Manifest = bundle.manifest
+        self.signature: Signature = bundle.manifest.signature
+        self._output_names = [output.name for output in self.signature.outputs]
+        path = bundle.folder / MODEL_FILE
+        try:
+            self._session = onnxruntime.InferenceSession(bundle.model, _options(), providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's errors share no class but Exception
+            raise BundleError(f"{path}: expected a graph onnxruntime can run, got: {error}") from error
+        _check_tensors(path, "input", self._session.get_inputs(), self.signature.inputs)
+        _check_tensors(path, "output", self._session.get_outputs(), self.signature.outputs)
+        self._replay(bundle)
+
+    def run(self, arrays: Arrays) -> Arrays:
+        """Returns the outputs by name for inputs by name.
+
+        Raises:
+            ExecutionError: the graph failed on these rows.
+        """
+        try:
+            outputs = self._session.run(self._output_names, arrays)
+        except Exception as error:  # onnxruntime's errors share no class but Exception
+            raise ExecutionError(
+                f"model {self.manifest.model!r} version {self.manifest.version!r} failed while scoring"
+            ) from error
+        return dict(zip(self._output_names, outputs, strict=True))
+
+    def _replay(self, bundle: Bundle) -> None:
+        where = f"{bundle.folder}: examples"
+        try:
+            arrays = {tensor.name: _example_array(tensor) for tensor in bundle.examples.inputs}
+            outputs = self.run(arrays)
+        except (ExecutionError, ValueError, TypeError, KeyError) as error:
+            raise BundleError(f"{where}: expected the model to run on them, got: {error}") from error
+        for expected in bundle.examples.outputs:
+            if expected.name not in outputs:
+                raise BundleError(f"{where}: expected output {expected.name!r}, the graph has {self._output_names}")
+            _compare(where, expected, outputs[expected.name], bundle.examples.tolerance)
+
+
+def load_version(folder: Path) -> Version:
+    """Returns the version in a bundle's folder, verified and warm, or raises BundleError."""
+    return Version(read_bundle(folder))
+
+
+def _options() -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    # A small model runs in microseconds: waking other threads costs more than it gains, and threads
+    # that spin for work would take the core from the event loop.
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    return options
+
+
+def _check_tensors(path: Path, kind: str, nodes: list[Any], tensors: list[Tensor]) -> None:
+    graph = {node.name: node for node in nodes}
+    if kind == "input" and graph.keys() != {tensor.name for tensor in tensors}:
+        raise BundleError(f"{path}: expected inputs {[tensor.name for tensor in tensors]}, the graph has {list(graph)}")
+    for tensor in tensors:
+        if tensor.name not in graph:
+            raise BundleError(f"{path}: expected {kind} {tensor.name!r}, the graph has {list(graph)}")
+        datatype = BY_ONNX.get(graph[tensor.name].type)
+        if datatype is None or datatype.name != tensor.datatype:
+            raise BundleError(
+                f"{path}: {kind} {tensor.name!r}: expected {tensor.datatype}, the graph has {graph[tensor.name].type}"
+            )
+
+
+def _example_array(tensor: ExampleTensor) -> NDArray[Any]:
+    datatype = DATATYPES[tensor.datatype]
+    data = tensor.data
+    if datatype.element is float:
+        data = [np.nan if value is None else value for value in data]
+    elif datatype.element is str:
+        data = ["" if value is None else value for value in data]
+    return np.array(data, dtype=datatype.dtype).reshape(tensor.shape)
+
+
+def _compare(where: str, expected: ExampleTensor, got: NDArray[Any], tolerance: float) -> None:
+    name = expected.name
+    if list(got.shape) != expected.shape:
+        raise BundleError(f"{where}: output {name!r}: expected shape {expected.shape}, got {list(got.shape)}")
+    wanted = _example_array(expected)
+    if DATATYPES[expected.datatype].element is float:
+        differs = ~np.isclose(got, wanted, rtol=0, atol=tolerance, equal_nan=True)
+    else:
+        differs = got != wanted
+    if differs.any():
+        place = tuple(int(i) for i in np.argwhere(differs)[0])
+        raise BundleError(
+            f"{where}: output {name!r} at {place}: expected {wanted[place]} within {tolerance}, got {got[place]}"
+        )

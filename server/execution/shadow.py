@@ -1,0 +1,42 @@
+"""Runs shadows after their answers: bounded, one between two turns of the event loop, first to be shed."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+W = TypeVar("W")
+
+
+class ShadowRunner(Generic[W]):
+    """A bounded queue of work and the one task that runs it."""
+
+    def __init__(self, run: Callable[[W], None], shed: Callable[[W], None], capacity: int) -> None:
+        """run: does one piece of work; shed: told of work there was no room for; capacity: pieces at most."""
+        self._run = run
+        self._shed = shed
+        self._capacity = capacity
+        self._queue: deque[W] = deque()
+        self._wake = asyncio.Event()
+
+    def offer(self, work: W) -> None:
+        """Takes work to run later, or sheds it now when the queue is full."""
+        if len(self._queue) >= self._capacity:
+            self._shed(work)
+            return
+        self._queue.append(work)
+        self._wake.set()
+
+    async def run_forever(self) -> None:
+        """Runs work as it comes; between two pieces the event loop serves whoever waits."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._queue:
+                self._run(self._queue.popleft())
+                await asyncio.sleep(0)
+
+    def drain(self) -> None:
+        """Runs what is left, after the last answer."""
+        while self._queue:
+            self._run(self._queue.popleft())

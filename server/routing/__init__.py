@@ -1,0 +1,1 @@
+"""Which version answers: the route document, assignment, and the store of routes."""

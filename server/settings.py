@@ -1,0 +1,104 @@
+"""The server's settings: one typed object, and the only reader of the environment.
+
+Flags win over ``TILTYARD_*`` variables, those over ``tiltyard.toml``, that over the defaults.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from server.errors import SettingsError
+
+MIB = 1024 * 1024
+
+
+class EventSettings(BaseModel):
+    """How answers become durable events."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    durability: Literal["async", "commit"] = Field(
+        "async", description="`async`: answer at once, commit within milliseconds; `commit`: answer once committed"
+    )
+    when_full: Literal["shed", "block"] = Field(
+        "shed", description="no room for events: `shed` answers and counts the dropped event, `block` answers 503"
+    )
+    commit_interval_ms: float = Field(5.0, gt=0, le=20, description="longest wait of an event for its group commit")
+    queue_bytes: int = Field(64 * MIB, ge=MIB, description="events waiting for their commit, in bytes, at most")
+    retention_bytes: int = Field(4096 * MIB, ge=MIB, description="the log's size at most; the oldest chunks go first")
+    retention_s: float = Field(30 * 86400.0, gt=0, description="the age of an event at most; older chunks go")
+    client_time: bool = Field(
+        False, description="take an event's time from the request's `parameters.time` (replays and backfills)"
+    )
+
+
+class LimitSettings(BaseModel):
+    """What a request may be at most."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    body_bytes: int = Field(64 * MIB, ge=1024, description="a request's body, in bytes")
+    elements: int = Field(16_000_000, ge=1, description="tensor elements of one request")
+    feedback_items: int = Field(100_000, ge=1, description="labels in one feedback request")
+    shadow_queue: int = Field(1000, ge=1, description="requests waiting for their shadow; more are shed and counted")
+
+
+class Settings(BaseSettings):
+    """Everything ``tiltyard serve`` can be told."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="TILTYARD_",
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="ignore",
+        nested_model_default_partial_update=True,
+    )
+
+    models: Path = Field(Path("models"), description="folder of bundles, MODELS/<model>/<version>/")
+    outbox: Path = Field(Path("outbox.db"), description="file of the embedded event log")
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    drain_s: float = Field(10.0, ge=0, description="how long running requests may take after a stop is asked for")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is logged at least")
+    events: EventSettings = Field(default_factory=EventSettings)
+    limits: LimitSettings = Field(default_factory=LimitSettings)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Returns the sources in the order that wins: flags, environment, file."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+
+def load_settings(config: Path | None = None, **flags: Any) -> Settings:
+    """Returns the settings of this run.
+
+    Args:
+        config: a TOML file; without one, ``tiltyard.toml`` of the present folder where it exists.
+        flags: values from the command line by setting name; None counts as not given.
+
+    Raises:
+        SettingsError: the file cannot be read, or a value is not what its setting takes.
+    """
+    if config is not None and not config.is_file():
+        raise SettingsError(f"config {config}: expected a TOML file, found none")
+    file = config or Path("tiltyard.toml")
+
+    class FromFile(Settings):
+        model_config = SettingsConfigDict(toml_file=file)
+
+    try:
+        return FromFile(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        raise SettingsError(f"settings: {faults}") from error
+    except ValueError as error:  # tomllib.TOMLDecodeError is one
+        raise SettingsError(f"config {file}: expected TOML, got a file that is not: {error}") from error
