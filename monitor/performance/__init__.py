@@ -1,0 +1,1 @@
+"""How right a model version is, once the truth has arrived, from cells that merge."""

@@ -1,0 +1,1 @@
+"""Whether the data are sound: missing values, new categories, values out of range."""
