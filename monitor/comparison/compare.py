@@ -62,7 +62,7 @@ def compare(panes: Sequence[PairedCells], alpha: float) -> Comparison:
     >>> found.pairs, found.disagreement, found.accuracy_gain, found.leader
     (10000, 0.2, 0.0, 'challenger')
     >>> round(found.gain_low, 3), round(found.gain, 3), round(found.gain_high, 3)
-    (0.194, 0.2, 0.206)
+    (0.19, 0.2, 0.21)
     """
     whole = PairedCells.empty()
     for pane in panes:

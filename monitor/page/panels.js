@@ -55,13 +55,14 @@ function training(version, metric) {
 export function fillHealth(health) {
   const { source = {}, counters = {} } = health;
   const sum = (...names) => names.reduce((total, name) => total + (counters[name] ?? 0), 0);
-  const events = Object.entries(counters.events ?? {});
-  const dead = sum("malformed", "unknown_version");
+  const events = ["prediction", "shadow", "label", "audit"].map((type) => [type, sum(type)]);
+  const refused = ["malformed", "unknown_version", "corrupt"];
+  const dead = sum(...refused);
   const facts = [
     ["Monitor", health.status === "ok" ? "✓ ok" : `✗ ${health.status ?? "failing"}`, health.status === "ok" ? "good" : "bad"],
     ["Behind the log", `${count(source.lag_events)} events, ${duration(source.lag_s)}`, source.lag_s > 60 ? "bad" : ""],
     ["Events", count(events.reduce((total, [, n]) => total + n, 0)), "", events.map(([type, n]) => `${type}: ${count(n)}`).join("\n")],
-    ["Dead letters", dead ? `! ${count(dead)}` : "0", dead ? "bad" : "", `malformed: ${count(sum("malformed"))}\nunknown version: ${count(sum("unknown_version"))}`],
+    ["Dead letters", dead ? `! ${count(dead)}` : "0", dead ? "bad" : "", refused.map((reason) => `${reason}: ${count(sum(reason))}`).join("\n")],
     ["Duplicates", count(sum("duplicates"))],
     ["Awaiting truth", count(sum("open_requests")), "", "requests whose label has not arrived"],
   ];

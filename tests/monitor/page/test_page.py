@@ -43,7 +43,8 @@ HEALTH = {
     "status": "ok",
     "source": {"log_id": "a", "offset": 90, "end": 97, "lag_events": 7, "lag_s": 0.25},
     "counters": {
-        "events": {"prediction": 1000, "label": 500},
+        "prediction": 1000,
+        "label": 500,
         "malformed": 2,
         "unknown_version": 1,
         "open_requests": 12,
