@@ -1,0 +1,1 @@
+"""What the monitor answers over HTTP: findings, health, metrics and the status page."""

@@ -1,0 +1,64 @@
+"""``/v1/models``: findings and comparisons as JSON."""
+
+from datetime import UTC, datetime, timedelta
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from monitor.endpoints.answers import json_answer
+from monitor.errors import InvalidError
+from monitor.findings import Findings
+from monitor.history import PairsKey
+from monitor.version_profile import VersionKey
+
+_DEFAULT_PANES = 400
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def routes(findings: Findings) -> list[Route]:
+    """Returns the routes. The functions are not async: judging is work, so Starlette gives it a thread."""
+
+    def models(_: Request) -> Response:
+        return json_answer({"models": findings.models()})
+
+    def model(request: Request) -> Response:
+        return json_answer(findings.model(request.path_params["model"], _panes(request)))
+
+    def window(request: Request) -> Response:
+        key = VersionKey(request.path_params["model"], request.path_params["version"])
+        return json_answer(findings.window(key, _time(request, "start"), _time(request, "end")))
+
+    def comparison(request: Request) -> Response:
+        key = PairsKey(*(request.path_params[name] for name in ("model", "champion", "challenger")))
+        return json_answer(findings.comparison_window(key, _time(request, "start"), _time(request, "end")))
+
+    return [
+        Route("/v1/models", models),
+        Route("/v1/models/{model}", model),
+        Route("/v1/models/{model}/versions/{version}/window", window),
+        Route("/v1/models/{model}/comparisons/{champion}/{challenger}/window", comparison),
+    ]
+
+
+def _panes(request: Request) -> int:
+    text = request.query_params.get("panes", str(_DEFAULT_PANES))
+    # isdecimal alone would pass the digits of other scripts, and a number of any length.
+    if not (text.isascii() and text.isdecimal() and len(text) <= 9):
+        raise InvalidError(f"panes: expected a whole number from 0, got {text[:40]!r}")
+    return int(text)
+
+
+def _time(request: Request, name: str) -> int | None:
+    """Returns a time of the query in microseconds since 1970, None when it is not given."""
+    text = request.query_params.get(name)
+    if text is None:
+        return None
+    try:
+        # A plus sign that was not escaped arrives as a space.
+        time = datetime.fromisoformat(text.replace(" ", "+"))
+    except ValueError:
+        time = None
+    if time is None or time.tzinfo is None:
+        raise InvalidError(f"{name}: expected an RFC 3339 time with an offset, got {text[:40]!r}")
+    return (time - _EPOCH) // timedelta(microseconds=1)

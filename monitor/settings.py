@@ -1,0 +1,171 @@
+"""Every setting of the monitor, in one typed object. Nothing else reads the environment.
+
+A flag wins over ``TILTYARD_MONITOR_*`` in the environment (groups joined by two underscores, as in
+``TILTYARD_MONITOR_JOIN__TTL_S``), that over the ``[monitor]`` table of tiltyard.toml, that over the
+default. ``models`` and ``outbox`` are shared with the server: they may also stand at the top of
+tiltyard.toml and in ``TILTYARD_MODELS`` and ``TILTYARD_OUTBOX``.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from monitor.errors import SettingsError
+
+DEFAULT_CONFIG = Path("tiltyard.toml")
+_SHARED = ("models", "outbox")
+_DAY_S = 86_400.0
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PaneSettings(_Group):
+    """How event time is cut."""
+
+    length_s: float = Field(60.0, ge=0.001, description="Length of a pane, in seconds of event time.")
+    grace_s: float = Field(
+        10.0, ge=0, description="How far the newest prediction must be past a pane's end before it is closed."
+    )
+    in_memory: int = Field(
+        2000, ge=1, description="Panes kept in memory; older ones are read from the state file when needed."
+    )
+
+
+class JoinSettings(_Group):
+    """How answers and their truth find each other."""
+
+    ttl_s: float = Field(30 * _DAY_S, gt=0, description="How long an answer waits for its label, in event time.")
+    maturity_s: float = Field(
+        _DAY_S, ge=0, description="How long after its end a pane's labels count as complete, in event time."
+    )
+    max_open: int = Field(
+        500_000, ge=1, description="Requests kept waiting; beyond, the oldest is given up and counted as expired."
+    )
+
+
+class DriftSettings(_Group):
+    """When a shift matters."""
+
+    psi_tolerance: float = Field(0.1, ge=0, description="Debiased PSI up to which a shift is of no interest.")
+
+
+class AlertSettings(_Group):
+    """The one knob of false alarms."""
+
+    expected_run_length_s: float = Field(
+        30 * _DAY_S,
+        gt=0,
+        description="Event time between two false alarms of one version, over all its features and checks together.",
+    )
+
+
+class ComparisonSettings(_Group):
+    """How sure a comparison must be."""
+
+    alpha: float = Field(
+        0.05, gt=0, lt=1, description="Probability of ever naming a leader between two equally good versions."
+    )
+
+
+class MonitorSettings(BaseSettings):
+    """What ``tiltyard monitor`` can be told."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix="TILTYARD_MONITOR_", env_nested_delimiter="__"
+    )
+
+    models: Path = Field(description="Folder of the bundles, MODELS/<model>/<version>/.")
+    outbox: Path = Field(description="The server's event log, an SQLite file.")
+    state: Path | None = Field(None, description="The monitor's own file; by default monitor.db beside the outbox.")
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8090, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="How much to log.")
+    poll_s: float = Field(0.1, gt=0, description="Pause before an idle log is looked at again.")
+    batch_events: int = Field(5000, ge=1, description="Events folded at a time, and at most between two commits.")
+    commit_s: float = Field(0.5, gt=0, description="Longest time between folding an event and committing it.")
+    max_dead_letters: int = Field(10_000, ge=0, description="Refused events kept for inspection; older ones go first.")
+    pane: PaneSettings = PaneSettings()
+    join: JoinSettings = JoinSettings()
+    drift: DriftSettings = DriftSettings()
+    alerts: AlertSettings = AlertSettings()
+    comparison: ComparisonSettings = ComparisonSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Returns the one source there is: ``load`` has put the others together."""
+        return (init_settings,)
+
+    @property
+    def state_file(self) -> Path:
+        """The state file, also when it was not named."""
+        return self.state or self.outbox.with_name("monitor.db")
+
+
+def load(flags: Mapping[str, Any], config: Path | None = None) -> MonitorSettings:
+    """Returns the settings, from flags, environment, file and defaults.
+
+    Args:
+        flags: settings given on the command line, groups as mappings.
+        config: tiltyard.toml; None reads the one in the working directory, if there is one.
+
+    Raises:
+        SettingsError: the file cannot be read, or a value cannot be used.
+    """
+    document = _document(config)
+    shared = {name: document[name] for name in _SHARED if name in document}
+    table = document.get("monitor", {})
+    if not isinstance(table, dict):
+        raise SettingsError(f"{config or DEFAULT_CONFIG}: expected a table [monitor], got {table!r}")
+    shared_environment = {
+        name: os.environ[f"TILTYARD_{name.upper()}"] for name in _SHARED if f"TILTYARD_{name.upper()}" in os.environ
+    }
+    merged: dict[str, Any] = {}
+    for source in (shared, table, shared_environment, EnvSettingsSource(MonitorSettings)(), flags):
+        merged = _merge(merged, source)
+    try:
+        return MonitorSettings(**merged)
+    except ValidationError as error:
+        raise SettingsError("; ".join(_sentence(fault) for fault in error.errors())) from None
+
+
+def _document(config: Path | None) -> dict[str, Any]:
+    path = config or DEFAULT_CONFIG
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        if config is None:
+            return {}
+        raise SettingsError(f"{path}: no such file") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{path} cannot be read: {error}") from error
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for name, value in above.items():
+        old = merged.get(name)
+        merged[name] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _sentence(fault: Any) -> str:
+    name = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "missing":
+        return f"{name} is not set: give --{name}, TILTYARD_{name.upper()} or `{name}` in tiltyard.toml"
+    if fault["type"] == "extra_forbidden":
+        return f"monitor.{name} is not a setting"
+    return f"monitor.{name}: {fault['msg'].lower()}, got {fault['input']!r}"

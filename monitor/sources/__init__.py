@@ -1,0 +1,1 @@
+"""Where the monitor's facts come from: the log's events and the bundles' baselines."""

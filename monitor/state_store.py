@@ -1,0 +1,267 @@
+"""The monitor's file: panes, open requests and the position in the log, in one transaction.
+
+After a crash the monitor resumes from the offset that was committed together with everything
+folded up to it, so its numbers are the same as if nothing had happened. One process owns a state
+file: the operating system holds a lock beside it, and gives it back when the process dies.
+"""
+
+import fcntl
+import sqlite3
+import threading
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from monitor.comparison.paired import PairedCells
+from monitor.errors import StateError
+from monitor.fold import ComparisonKey, DeadLetter, PaneKey
+from monitor.pane import Pane
+from monitor.version_profile import VersionKey
+
+APPLICATION_ID: Final = 0x54494C4D  # "TILM"
+SCHEMA_VERSION: Final = 1
+_PATIENCE_S: Final = 1.0
+
+_CREATE = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS versions (
+    model TEXT NOT NULL, version TEXT NOT NULL, baseline_sha256 TEXT NOT NULL, total BLOB NOT NULL,
+    PRIMARY KEY (model, version)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS panes (
+    model TEXT NOT NULL, version TEXT NOT NULL, start_us INTEGER NOT NULL, body BLOB NOT NULL,
+    PRIMARY KEY (model, version, start_us)
+);
+CREATE TABLE IF NOT EXISTS comparison_panes (
+    model TEXT NOT NULL, champion TEXT NOT NULL, challenger TEXT NOT NULL, start_us INTEGER NOT NULL,
+    body BLOB NOT NULL, PRIMARY KEY (model, champion, challenger, start_us)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS open_requests (id TEXT PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS dead_letters (
+    id INTEGER PRIMARY KEY, log_offset INTEGER NOT NULL, reason TEXT NOT NULL, detail TEXT NOT NULL,
+    payload BLOB NOT NULL
+);
+"""
+_UPSERT_META = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+
+
+class Position(NamedTuple):
+    """Where the monitor stands: the log, the next offset to read, and the watermark in event time."""
+
+    log_id: str | None
+    offset: int
+    watermark_us: int | None
+
+
+class Changes(NamedTuple):
+    """All that one commit writes; a request without a record is no longer open."""
+
+    position: Position
+    panes: Mapping[PaneKey, Pane]
+    totals: Mapping[VersionKey, tuple[str, Pane]]
+    comparisons: Mapping[ComparisonKey, PairedCells]
+    requests: Iterable[tuple[str, bytes | None]]
+    counters: Mapping[str, int]
+    dead_letters: Iterable[DeadLetter]
+
+
+class StateStore:
+    """A state file, held by this process alone. Methods may be called from any thread.
+
+    Args:
+        path: the file; made when it is not there.
+        pane_us: the length of a pane, which a state keeps for good.
+        max_dead_letters: refused events kept.
+
+    Raises:
+        StateError: the file is damaged, foreign, newer, of other panes, or held by another monitor.
+    """
+
+    def __init__(self, path: Path, pane_us: int, max_dead_letters: int) -> None:
+        self._path = path
+        self._max_dead_letters = max_dead_letters
+        self._mutex = threading.Lock()
+        self._lock = _lock(path)
+        try:
+            self._database = sqlite3.connect(path, timeout=_PATIENCE_S, isolation_level=None, check_same_thread=False)
+        except sqlite3.Error as error:
+            self._lock.close()
+            raise self._failure(error) from error
+        try:
+            self._prepare(pane_us)
+        except BaseException:
+            self._database.close()
+            self._lock.close()
+            raise
+
+    def position(self) -> Position:
+        """Returns where the monitor stood at the last commit."""
+        meta = dict(self._fetch("SELECT key, value FROM meta"))
+        watermark = meta.get("watermark_us")
+        return Position(meta.get("log_id"), int(meta.get("offset", 0)), None if watermark is None else int(watermark))
+
+    def requests(self) -> list[tuple[str, bytes]]:
+        """Returns the open requests, by id."""
+        return self._fetch("SELECT id, body FROM open_requests")
+
+    def counters(self) -> Counter[str]:
+        """Returns what was counted."""
+        return Counter(dict(self._fetch("SELECT name, value FROM counters")))
+
+    def totals(self) -> dict[VersionKey, tuple[str, Pane]]:
+        """Returns each version's baseline digest and the sum of all its panes."""
+        rows = self._fetch("SELECT model, version, baseline_sha256, total FROM versions")
+        return {VersionKey(model, version): (digest, self._pane(body)) for model, version, digest, body in rows}
+
+    def pane_keys(self) -> list[PaneKey]:
+        """Returns the keys of every pane, oldest first."""
+        rows = self._fetch("SELECT model, version, start_us FROM panes ORDER BY start_us, model, version")
+        return [PaneKey(*row) for row in rows]
+
+    def pane(self, key: PaneKey) -> Pane:
+        """Returns one pane; an empty one when it was never saved."""
+        rows = self._fetch("SELECT body FROM panes WHERE (model, version, start_us) = (?, ?, ?)", key)
+        return self._pane(rows[0][0]) if rows else Pane.empty()
+
+    def comparisons(self) -> dict[ComparisonKey, PairedCells]:
+        """Returns every pane of pairs, oldest first."""
+        rows = self._fetch("SELECT model, champion, challenger, start_us, body FROM comparison_panes ORDER BY start_us")
+        return {ComparisonKey(*key): PairedCells.from_record(msgspec.msgpack.decode(body)) for *key, body in rows}
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """Returns what is kept aside, oldest first."""
+        return [
+            DeadLetter(*row)
+            for row in self._fetch("SELECT log_offset, reason, detail, payload FROM dead_letters ORDER BY id")
+        ]
+
+    def commit(self, changes: Changes) -> None:
+        """Writes everything, or nothing.
+
+        Raises:
+            StateError: the disk is full or the file cannot be written.
+        """
+        with self._mutex:
+            try:
+                self._database.execute("BEGIN IMMEDIATE")
+                try:
+                    self._write(changes)
+                    self._database.execute("COMMIT")
+                except BaseException:
+                    # A full disk may have ended the transaction already.
+                    if self._database.in_transaction:
+                        self._database.execute("ROLLBACK")
+                    raise
+            except sqlite3.Error as error:
+                raise self._failure(error) from error
+
+    def close(self) -> None:
+        """Closes the file and lets another monitor have it."""
+        with self._mutex:
+            self._database.close()
+            self._lock.close()
+
+    def _write(self, changes: Changes) -> None:
+        run, many = self._database.execute, self._database.executemany
+        position = changes.position
+        meta = {"log_id": position.log_id, "offset": position.offset, "watermark_us": position.watermark_us}
+        many(_UPSERT_META, [(key, str(value)) for key, value in meta.items() if value is not None])
+        many(
+            "INSERT OR REPLACE INTO panes (model, version, start_us, body) VALUES (?, ?, ?, ?)",
+            [(*key, pane.to_bytes()) for key, pane in changes.panes.items()],
+        )
+        many(
+            "INSERT OR REPLACE INTO versions VALUES (?, ?, ?, ?)",
+            [(*key, digest, pane.to_bytes()) for key, (digest, pane) in changes.totals.items()],
+        )
+        many(
+            "INSERT OR REPLACE INTO comparison_panes VALUES (?, ?, ?, ?, ?)",
+            [(*key, msgspec.msgpack.encode(cells.to_record())) for key, cells in changes.comparisons.items()],
+        )
+        kept, gone = [], []
+        for request_id, record in changes.requests:
+            if record is None:
+                gone.append((request_id,))
+            else:
+                kept.append((request_id, record))
+        many("DELETE FROM open_requests WHERE id = ?", gone)
+        many("INSERT OR REPLACE INTO open_requests (id, body) VALUES (?, ?)", kept)
+        many("INSERT OR REPLACE INTO counters VALUES (?, ?)", changes.counters.items())
+        many(
+            "INSERT INTO dead_letters (log_offset, reason, detail, payload) VALUES (?, ?, ?, ?)",
+            changes.dead_letters,
+        )
+        run("DELETE FROM dead_letters WHERE id <= (SELECT max(id) FROM dead_letters) - ?", (self._max_dead_letters,))
+
+    def _prepare(self, pane_us: int) -> None:
+        application = self._fetch("PRAGMA application_id")[0][0]
+        tables = self._fetch("SELECT name FROM sqlite_master WHERE type = 'table'")
+        if application != APPLICATION_ID and (application != 0 or tables):
+            raise StateError(f"{self._path} is not a monitor's state: it is a database of another application")
+        version = self._fetch("PRAGMA user_version")[0][0]
+        if version > SCHEMA_VERSION:
+            raise StateError(
+                f"{self._path} was written by a newer Tiltyard: expected schema {SCHEMA_VERSION}, got {version}"
+            )
+        if application == APPLICATION_ID and self._fetch("PRAGMA quick_check(1)")[0][0] != "ok":
+            raise StateError(f"{self._path} is damaged: {self._advice}")
+        try:
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute("PRAGMA synchronous=NORMAL")
+            self._database.executescript(
+                f"BEGIN IMMEDIATE;{_CREATE}PRAGMA application_id={APPLICATION_ID};"
+                f"PRAGMA user_version={SCHEMA_VERSION};COMMIT;"
+            )
+            self._database.execute("INSERT OR IGNORE INTO meta VALUES ('pane_us', ?)", (str(pane_us),))
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+        saved = int(self._fetch("SELECT value FROM meta WHERE key = 'pane_us'")[0][0])
+        if saved != pane_us:
+            raise StateError(
+                f"{self._path} holds panes of {saved / 1e6:g} s, but pane.length_s is {pane_us / 1e6:g}: "
+                f"set it back, or start anew with another --state"
+            )
+
+    def _pane(self, body: bytes) -> Pane:
+        try:
+            return Pane.from_bytes(body)
+        except ValueError as error:
+            raise StateError(f"{self._path} is damaged ({error}): {self._advice}") from error
+
+    def _fetch(self, statement: str, values: Any = ()) -> list[Any]:
+        with self._mutex:
+            try:
+                return self._database.execute(statement, values).fetchall()
+            except sqlite3.Error as error:
+                raise self._failure(error) from error
+
+    def _failure(self, error: sqlite3.Error) -> StateError:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_NOTADB:
+            return StateError(f"{self._path} is not a monitor's state: it is not an SQLite file")
+        if code == sqlite3.SQLITE_CORRUPT:
+            return StateError(f"{self._path} is damaged: {self._advice}")
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return StateError(f"{self._path} is locked by another process")
+        return StateError(f"{self._path} cannot be used: {error}")
+
+    _advice: Final = "move it away, and the monitor folds the log again from its start"
+
+
+def _lock(path: Path) -> TextIOWrapper:
+    beside = path.with_name(path.name + ".lock")
+    try:
+        handle = beside.open("w")
+    except OSError as error:
+        raise StateError(f"{path} cannot be used: {error.strerror} ({beside})") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        handle.close()
+        raise StateError(f"{path} is in use by another monitor") from error
+    return handle

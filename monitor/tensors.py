@@ -1,0 +1,138 @@
+"""The V2 tensors of an answer, as the fold needs them: columns of inputs, predictions of outputs."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from monitor.version_profile import VersionProfile
+
+Scalar = bool | int | float | str | None
+
+_BYTES = "BYTES"
+
+
+class TensorRecord(msgspec.Struct, gc=False):
+    """A tensor in JSON: ``data`` is flat or nested, row-major, null where missing."""
+
+    name: str
+    datatype: str
+    data: list[Any]
+
+
+_tensors = msgspec.json.Decoder(list[TensorRecord])
+
+
+class Predictions(NamedTuple):
+    """What a version said of each row.
+
+    ``predicted`` are places of classes, -1 where the answer names none; empty for a regression.
+    ``numbers`` are the class probabilities row after row, or a regression's values; NaN where null.
+    ``scores`` are as the baseline counts them. ``rows`` is 0 when the outputs needed are not there.
+    """
+
+    rows: int
+    predicted: list[int]
+    numbers: list[float]
+    scores: list[float]
+
+
+NO_PREDICTIONS = Predictions(0, [], [], [])
+
+
+def input_columns(raw: bytes | memoryview, profile: VersionProfile, rows: int) -> list[list[Any]] | None:
+    """Returns the values of every column of the signature, in its order, or None where inputs do not fit.
+
+    Args:
+        raw: a JSON array of V2 tensors.
+        profile: the version that was asked.
+        rows: how many rows the answer has.
+    """
+    try:
+        tensors = _tensors.decode(raw)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    names = profile.names
+    if profile.manifest.signature.layout == "matrix":
+        return _matrix_columns(tensors, len(names), rows)
+    if [tensor.name for tensor in tensors] != names:
+        by_name = {tensor.name: tensor for tensor in tensors}
+        if len(tensors) != len(names) or any(name not in by_name for name in names):
+            return None
+        tensors = [by_name[name] for name in names]
+    columns = []
+    for tensor, cells in zip(tensors, profile.category_cells, strict=True):
+        data = tensor.data
+        if len(data) != rows or (data and type(data[0]) is list):
+            data = flatten(data)
+            if len(data) != rows:
+                return None
+        if (tensor.datatype == _BYTES) != (cells is not None):
+            return None
+        columns.append(data)
+    return columns
+
+
+def _matrix_columns(tensors: list[TensorRecord], width: int, rows: int) -> list[list[Any]] | None:
+    if len(tensors) != 1:
+        return None
+    data = flatten(tensors[0].data)
+    if len(data) != rows * width:
+        return None
+    return [data[place::width] for place in range(width)]
+
+
+def flatten(data: list[Any]) -> list[Any]:
+    """Returns nested data row-major and flat.
+
+    >>> flatten([[1, 2], [3, None]])
+    [1, 2, 3, None]
+    """
+    while any(type(item) is list for item in data):
+        data = [value for item in data for value in (item if type(item) is list else [item])]
+    return data
+
+
+def predictions(raw: bytes | memoryview, profile: VersionProfile, rows: int) -> Predictions:
+    """Returns what the outputs predict for each row; ``NO_PREDICTIONS`` where they do not fit the manifest.
+
+    A client may ask for some outputs only: the predicted class is then the likeliest one, and
+    probabilities that are not there are NaN.
+    """
+    try:
+        outputs = {tensor.name: flatten(tensor.data) for tensor in _tensors.decode(raw)}
+        if profile.classes:
+            return _class_predictions(outputs, profile, rows)
+        values = _numbers(outputs.get(profile.value_output or "", []))
+    except (msgspec.DecodeError, RecursionError, TypeError, ValueError, OverflowError):
+        return NO_PREDICTIONS
+    return Predictions(rows, [], values, values) if rows and len(values) == rows else NO_PREDICTIONS
+
+
+def _class_predictions(outputs: dict[str, list[Any]], profile: VersionProfile, rows: int) -> Predictions:
+    classes = profile.classes
+    labels = outputs.get(profile.label_output or "")
+    chances = outputs.get(profile.probabilities_output or "")
+    if not rows or (labels is None and chances is None):
+        return NO_PREDICTIONS
+    if any(values is not None and len(values) != rows * width for values, width in ((labels, 1), (chances, classes))):
+        return NO_PREDICTIONS
+    numbers = [math.nan] * (rows * classes) if chances is None else _numbers(chances)
+    if classes == 2:
+        scores = numbers[1::2]
+    else:
+        scores = [max(numbers[start : start + classes]) for start in range(0, rows * classes, classes)]
+    if labels is not None:
+        predicted = [profile.class_place(value) for value in labels]
+    else:
+        predicted = [_likeliest(numbers[start : start + classes]) for start in range(0, rows * classes, classes)]
+    return Predictions(rows, predicted, numbers, scores)
+
+
+def _likeliest(chances: Sequence[float]) -> int:
+    return max(range(len(chances)), key=lambda place: (chances[place] == chances[place], chances[place]))
+
+
+def _numbers(values: list[Any]) -> list[float]:
+    return [math.nan if value is None else float(value) for value in values]
