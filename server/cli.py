@@ -88,3 +88,7 @@ def serve(
         raise typer.Exit(1) from None
     if not run(build_app(service), settings, listener):
         raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,6 @@
 """The embedded log's file: one SQLite database in WAL mode, one row per group commit.
 
-A row holds a chunk of events as NDJSON with the offset of its first event and their count: an
+A row holds a chunk of events as NDJSON, a newline after each, with the offset of its first event and their count: an
 event's offset is its place in the log, from 0, without gaps. Trimming removes whole chunks from the
 front. ``meta.log_id`` names this log: a reader that kept an offset of another log must not use it here.
 """

@@ -215,7 +215,7 @@ class Outbox:
         if wanted != self._synchronous:
             self._connection.execute(f"PRAGMA synchronous = {wanted}")
             self._synchronous = wanted
-        payload = b"\n".join(lines)
+        payload = b"".join(line + b"\n" for line in lines)
         self._connection.execute(
             log_schema.INSERT_CHUNK,
             (self._next_offset, len(lines), time.time_ns() // 1_000_000, zlib.crc32(payload), payload),
