@@ -78,6 +78,7 @@ class History:
                 if pair.start_us in panes:
                     merged.merge(panes[pair.start_us])
                 panes[pair.start_us] = merged
+                self._unsaved_pairs.add(pair)
 
     def unsaved(self) -> Unsaved:
         """Returns what is to be saved."""
