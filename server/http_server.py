@@ -56,6 +56,7 @@ def run(app: Starlette, settings: Settings, listener: socket.socket) -> bool:
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=int(settings.drain_s),
     )
     # After its clean shutdown uvicorn raises the signal once more, which would end the process by it.

@@ -6,7 +6,7 @@ Flags win over ``TILTYARD_*`` variables, those over ``tiltyard.toml``, that over
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from server.errors import SettingsError
@@ -52,7 +52,7 @@ class Settings(BaseSettings):
         env_prefix="TILTYARD_",
         env_nested_delimiter="__",
         frozen=True,
-        extra="ignore",
+        extra="forbid",
         nested_model_default_partial_update=True,
     )
 
@@ -64,6 +64,12 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is logged at least")
     events: EventSettings = Field(default_factory=EventSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_the_monitors(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Leaves out the table that ``tiltyard.toml`` keeps for the monitor."""
+        return {name: value for name, value in values.items() if name != "monitor"}
 
     @classmethod
     def settings_customise_sources(

@@ -87,6 +87,7 @@ class Outbox:
             self._lock.close()
             raise
         self._synchronous = "NORMAL"
+        self._unsynced = False
         self._thread = threading.Thread(target=self._write_forever, name="outbox-writer", daemon=True)
         self._thread.start()
 
@@ -193,6 +194,11 @@ class Outbox:
         try:
             if lines:
                 self._insert(lines, synced=bool(waiters))
+            elif waiters and self._unsynced:
+                # What they wait for went with an earlier group: any synced write takes it to the disk.
+                self._set_synchronous("FULL")
+                self._connection.execute(log_schema.UPSERT_META, ("synced_to", str(self._next_offset)))
+                self._unsynced = False
         except sqlite3.Error as fault:
             if self.failure is None:
                 logger.error("outbox %s: cannot commit, will try again: %s", self._path, fault)
@@ -211,16 +217,19 @@ class Outbox:
 
     def _insert(self, lines: list[bytes], *, synced: bool) -> None:
         # NORMAL survives the death of the process; a promise to a client should survive a power cut too.
-        wanted = "FULL" if synced else "NORMAL"
-        if wanted != self._synchronous:
-            self._connection.execute(f"PRAGMA synchronous = {wanted}")
-            self._synchronous = wanted
+        self._set_synchronous("FULL" if synced else "NORMAL")
         payload = b"".join(line + b"\n" for line in lines)
         self._connection.execute(
             log_schema.INSERT_CHUNK,
             (self._next_offset, len(lines), time.time_ns() // 1_000_000, zlib.crc32(payload), payload),
         )
         self._next_offset += len(lines)
+        self._unsynced = not synced
+
+    def _set_synchronous(self, wanted: str) -> None:
+        if wanted != self._synchronous:
+            self._connection.execute(f"PRAGMA synchronous = {wanted}")
+            self._synchronous = wanted
 
     def _trim(self) -> None:
         """Removes the oldest chunks beyond the retention's age and size, never the newest one."""
