@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import onnx
 import pandas as pd
 from skl2onnx import convert_sklearn
@@ -71,7 +70,7 @@ def convert(estimator: Any, table: pd.DataFrame, signature: Signature, options: 
     """
     inputs = _inner_inputs(estimator, table, signature, options.datatype)
     words = {entry.missing for entry in inputs if entry.missing is not None}
-    if words:
+    if words and _string_imputers(estimator):
         estimator = _with_written_gaps(estimator, words)
     try:
         with warnings.catch_warnings():
@@ -139,20 +138,26 @@ def _word_for_missing(values: "pd.Series[Any]", column: Column) -> str | None:
     if column.datatype != "BYTES" or not column.nullable:
         return None
     word = str(values[values.isna()].iloc[0])
-    if (values == word).fillna(False).any():
+    if (values[values.notna()] == word).any():
         raise TableError(
             f"column {column.name!r} has missing values and also the string {word!r}, which means the same"
         )
     return word
 
 
+def _string_imputers(estimator: Any) -> list[Any]:
+    """Returns the fitted imputers that fill gaps between strings, but look for no string themselves."""
+    imputers = [
+        part for part in parts_of(estimator) if isinstance(part, SimpleImputer) and hasattr(part, "statistics_")
+    ]
+    return [one for one in imputers if one.statistics_.dtype == object and not isinstance(one.missing_values, str)]
+
+
 def _with_written_gaps(estimator: Any, words: set[str]) -> Any:
     """Returns the estimator with imputers of strings that look for the word, as the graph writes it."""
     if len(words) > 1:
-        raise TableError(f"missing strings are written in several ways, {sorted(words)}; use one")
+        raise TableError(f"missing strings come in several kinds, {', '.join(sorted(words))}; replace all but one")
     written = copy.deepcopy(estimator)
-    for part in parts_of(written):
-        of_strings = isinstance(part, SimpleImputer) and getattr(part, "statistics_", np.empty(0)).dtype == object
-        if of_strings and not isinstance(part.missing_values, str):
-            part.missing_values = next(iter(words))
+    for part in _string_imputers(written):
+        part.missing_values = next(iter(words))
     return written

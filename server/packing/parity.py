@@ -5,6 +5,7 @@ from typing import Any, NoReturn
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from server.contract.manifest import LabelClass, Signature, Task
 from server.packing.client_tensors import client_tensors
@@ -108,15 +109,19 @@ def estimator_answers(
     # An estimator fitted without names warns when it is given some.
     given = features.to_numpy() if feature_names(estimator) is None and numeric else features
     try:
-        predicted = np.asarray(estimator.predict(given))
-        if task == "regression":
-            return Answers(classes=np.empty(0, dtype=np.int64), numbers=_one_column(predicted))
-        probabilities = np.asarray(estimator.predict_proba(given), dtype=np.float64)
+        # On a busy machine OpenMP's threads wait for each other spinning: 5 s for what takes one 0.5 s.
+        with threadpool_limits(limits=1, user_api="openmp"):
+            predicted = np.asarray(estimator.predict(given))
+            probabilities = None if task == "regression" else np.asarray(estimator.predict_proba(given))
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         said = str(error).strip().partition("\n")[0]
         raise EstimatorError(f"the estimator fails on rows of the table: {said}") from error
+    if probabilities is None:
+        return Answers(classes=np.empty(0, dtype=np.int64), numbers=_one_column(predicted))
     places = {one: place for place, one in enumerate(classes)}
-    return Answers(classes=np.array([places[label] for label in predicted.tolist()]), numbers=probabilities)
+    return Answers(
+        classes=np.array([places[label] for label in predicted.tolist()]), numbers=probabilities.astype(np.float64)
+    )
 
 
 def _one_column(predicted: NDArray[Any]) -> NDArray[np.float64]:

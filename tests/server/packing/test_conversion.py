@@ -59,6 +59,26 @@ def test_a_missing_string_means_the_same_to_the_graph(
     assert parity(folder)["largest_difference"] < 1e-5
 
 
+@pytest.mark.parametrize("imputing", [False, True])
+def test_gaps_of_two_kinds_suit_encoders_and_are_refused_for_imputers(
+    table: pd.DataFrame, tmp_path: Path, imputing: bool
+) -> None:
+    """An imputer looks for one kind of gap only; in scikit-learn it would fill half of them."""
+    words, places = table["word"].astype(object), table["place"].astype(object)
+    rows = table.assign(word=words.where(words.notna(), np.nan), place=places.where(table.index > 5, None))
+    encoder = (
+        filled(np.nan, strategy="constant", fill_value="?") if imputing else OneHotEncoder(handle_unknown="ignore")
+    )
+    estimator = of_texts(encoder).fit(rows[["place", "word", "length", "amount"]], rows["yes"])
+    options = PackOptions(model="m", out=tmp_path, target="yes")
+
+    if imputing:
+        with pytest.raises(TableError, match="missing strings come in several kinds, None, nan"):
+            pack_bundle(estimator, rows, options)
+    else:
+        assert parity(pack_bundle(estimator, rows, options))["largest_difference"] < 1e-5
+
+
 def test_a_gap_that_reads_like_a_category_is_refused(table: pd.DataFrame, tmp_path: Path) -> None:
     """A passenger named "nan" must not be taken for nobody."""
     words = table["word"].astype(object)
