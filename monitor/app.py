@@ -120,7 +120,7 @@ def run(settings: MonitorSettings, announce: Callable[[str], None]) -> None:
         # Uvicorn raises the signal it was stopped by once more when it is done; that must not end
         # the process before everything is committed, nor show a traceback.
         for number in (signal.SIGINT, signal.SIGTERM):
-            pass
+            signal.signal(number, lambda *_: None)
         _Server(config, lambda: announce(url)).run(sockets=[listening])
 
 

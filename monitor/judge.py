@@ -27,6 +27,8 @@ from monitor.version_profile import VersionProfile
 from server.contract.histogram import CategoricalBins
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST_US = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
+_LAST_US = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
 # Drift, missing values, and new categories or values out of range.
 _CHECKS_PER_FEATURE = 3
 
@@ -177,5 +179,9 @@ def rfc3339(time_us: int) -> str:
 
     >>> rfc3339(1_500_000)
     '1970-01-01T00:00:01.500000Z'
+    >>> rfc3339(10**18)
+    '9999-12-31T23:59:59.999999Z'
     """
-    return (_EPOCH + timedelta(microseconds=time_us)).isoformat().replace("+00:00", "Z")
+    # A pane may end after the last time that RFC 3339 can write, or start before the first.
+    nearest = min(max(time_us, _FIRST_US), _LAST_US)
+    return (_EPOCH + timedelta(microseconds=nearest)).isoformat().replace("+00:00", "Z")

@@ -137,6 +137,8 @@ _GOOD = [_tensor("distance", "FP32", [1.0]), _tensor("wind", "FP32", [2.0]), _te
         [*_GOOD[:2], _tensor("carrier", "BYTES", ["UA", "AA"])],
         [*_GOOD[:2], _tensor("carrier", "INT64", [1])],
         [*_GOOD[:2], _tensor("carrier", "BYTES", [1])],
+        [*_GOOD[:2], _tensor("carrier", "INT64", ["UA"])],
+        [_tensor("distance", "BYTES", [1.0]), *_GOOD[1:]],
         [_tensor("distance", "FP32", ["1.0"]), *_GOOD[1:]],
         [_tensor("distance", "FP32", [10**400]), *_GOOD[1:]],
         [_tensor("distance", "FP32", [{"a": 1}]), *_GOOD[1:]],
@@ -326,6 +328,36 @@ def test_an_answer_of_an_unknown_version_is_kept_aside(events: Any, profiles: di
 
     assert [(4, "unknown_version")] == [(letter.offset, letter.reason) for letter in delta.dead_letters]
     assert (1, 0) == (delta.counters["unknown_version"], len(fold.join))
+
+
+def test_a_repeated_answer_is_counted_once(events: Any, profiles: dict[Any, VersionProfile]) -> None:
+    """The same event twice is one request; the same request id in another event is another request."""
+    found = [events.answer("a"), events.answer("a"), events.answer("a", event_id="other")]
+
+    delta = Fold(profiles, _LIMITS).fold_lines(events.lines(found))
+
+    assert (2, 1) == (delta.panes[PaneKey("delay", "1", _START_US)].requests, delta.counters["duplicates"])
+
+
+def test_only_predictions_move_the_watermark(events: Any, profiles: dict[Any, VersionProfile]) -> None:
+    """Neither a shadow nor a label, whose time its sender chooses, says how late it is."""
+    fold = Fold(profiles, _LIMITS)
+    found = [events.answer("a", 5), events.answer("a", 900, version="2", role="shadow"), events.label("a", 1, 10**6)]
+
+    fold.fold_lines(events.lines(found))
+
+    assert _START_US + 5_000_000 == fold.watermark_us
+
+
+def test_requests_expire_while_events_pass(events: Any, profiles: dict[Any, VersionProfile]) -> None:
+    """A label that comes after its request was given up finds nothing, and is an orphan in its turn."""
+    fold = Fold(profiles, _LIMITS._replace(ttl_us=60_000_000))
+    found = [events.answer("a", 0), events.answer("b", 61), events.label("a", 1, 61), events.answer("c", 200)]
+
+    delta = fold.fold_lines(events.lines(found))
+
+    assert (2, 1, 1) == (delta.counters["expired"], delta.counters["orphan_labels"], len(fold.join))
+    assert delta.panes[PaneKey("delay", "1", _START_US)].labelled == 0
 
 
 def test_an_answer_to_a_closed_pane_still_merges(events: Any, profiles: dict[Any, VersionProfile]) -> None:

@@ -147,14 +147,16 @@ def test_the_oldest_request_makes_room() -> None:
 def test_a_join_resumes_from_its_records() -> None:
     """A join made from saved records goes on as the first would have, and expires the same."""
     join = _join()
-    join.add_answer("r", 0, _answer())
+    join.add_answer("r", 500, _answer())
     join.add_label("r", 0, "l1", [(0, 1)])
     resumed = _join(requests=[(name, record) for name in join.changed if (record := join.record(name)) is not None])
 
     assert resumed.add_answer("r", 0, _answer()) is None
     expected = join.add_label("r", 0, "l2", [(0, 0)])
     assert expected == resumed.add_label("r", 0, "l2", [(0, 0)])
-    resumed.expire(_TTL_US + 1)
+    resumed.expire(_TTL_US + 500)
+    assert len(resumed) == 1
+    resumed.expire(_TTL_US + 501)
     assert len(resumed) == 0
 
 

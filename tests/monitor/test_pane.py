@@ -1,5 +1,6 @@
 from functools import reduce
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -70,6 +71,18 @@ def test_bytes_hold_the_whole_pane(members: list[Pane]) -> None:
     assert before == (a.to_bytes(), b.to_bytes())
     assert Pane.from_bytes(a.to_bytes()) == a
     assert Pane.from_bytes(a.merge(b).to_bytes()) == a.merge(b)
+
+
+def test_a_label_taken_back_leaves_nothing() -> None:
+    """A pane whose only label was retracted is the pane that never had one."""
+    cells, back = ClassificationCells.empty(2), ClassificationCells.empty(2)
+    row = (np.array([1]), np.array([1]), np.array([[0.2, 0.8]]))
+    cells.add(*row)
+    back.add(*row, sign=-1)
+    labelled, retracted = (msgspec.structs.replace(Pane.empty(), performance=found) for found in (cells, back))
+
+    assert labelled.labelled == 1
+    assert Pane.empty() == labelled.merge(retracted)
 
 
 @pytest.mark.parametrize("data", [b"", b"junk", Pane.empty().to_bytes()[:-3]])
