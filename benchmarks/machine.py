@@ -1,0 +1,82 @@
+"""What a figure was measured on, and small tools that all measurements share."""
+
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+LIBRARIES = ("onnxruntime", "uvicorn", "uvloop", "httptools", "msgspec", "starlette", "numpy")
+START_S = 60.0
+
+
+def describe() -> dict[str, str]:
+    """Returns the machine and the versions."""
+    cpu = next(
+        (line.split(":", 1)[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.processor()
+    )
+    return {
+        "cpu": f"{cpu}, {os.cpu_count()} cores",
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in LIBRARIES},
+    }
+
+
+def pinned(core: int, command: list[str]) -> list[str]:
+    """Returns a command held to one core, where the system can do that."""
+    return ["taskset", "-c", str(core), *command] if shutil.which("taskset") else command
+
+
+def tiltyard(*arguments: str) -> list[str]:
+    """Returns the command line of a subcommand, run by this interpreter."""
+    return [sys.executable, "-m", "server.cli", *arguments]
+
+
+@contextmanager
+def running(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs a command while the body runs, its output in a file, and ends it."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path, pause_s: float = 0.005) -> None:
+    """Returns once ready() is true; a process that ends before, or takes too long, is an error with its log."""
+    deadline = time.perf_counter() + START_S
+    while not ready():
+        if process.poll() is not None or time.perf_counter() > deadline:
+            sys.exit(f"{process.args!r} is not ready: {log.read_text(errors='replace')[-2000:]}")
+        time.sleep(pause_s)
+
+
+def rss_mb(process: subprocess.Popen[bytes]) -> float:
+    """Returns a process's resident memory in MB (Linux)."""
+    for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS"):
+            return int(line.split()[1]) / 1024
+    return float("nan")
+
+
+def median(values: list[float]) -> float:
+    """Returns the median."""
+    return statistics.median(values)
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []

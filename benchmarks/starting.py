@@ -1,0 +1,48 @@
+"""From the command to the first answer of a server with two bundles, beside its imports alone."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from benchmarks.machine import median, rss_mb, running, tiltyard, wait_until
+from benchmarks.models import pack_matrix_models
+
+PORT = 18_081
+IMPORTS = "import numpy, onnxruntime, pydantic_settings, starlette, typer, uvicorn, uvloop"
+
+
+def measure(folder: Path, rounds: int) -> dict[str, Any]:
+    """Returns the median seconds to ready and the memory then, and those of the imports alone."""
+    pack_matrix_models(folder / "models", versions=2)
+    starts, imports, memory = [], [], []
+    for round_ in range(rounds):
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-c", IMPORTS], check=True)
+        imports.append(time.perf_counter() - began)
+        log = folder / "server.log"
+        command = tiltyard(
+            "serve", "--models", str(folder / "models"), "--outbox", str(folder / f"{round_}.db"), "--port", str(PORT)
+        )
+        began = time.perf_counter()
+        with running(command, log) as process:
+            wait_until(_answers, process, log)
+            starts.append(time.perf_counter() - began)
+            memory.append(rss_mb(process))
+    return {
+        "rounds": rounds,
+        "start_s": median(starts),
+        "imports_s": median(imports),
+        "rss_mb": median(memory),
+        "runs": {"start_s": starts, "imports_s": imports, "rss_mb": memory},
+    }
+
+
+def _answers() -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{PORT}/v2/health/ready").status_code == 200
+    except httpx.TransportError:
+        return False
