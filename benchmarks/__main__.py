@@ -77,7 +77,8 @@ def _markdown(results: dict[str, Any]) -> str:
             "",
             f"Monitor, one core, {found['features']} features, {found['events']:,} events "
             f"of {found['event_bytes']:.0f} bytes: **{found['monitor_events_s']:,.0f} events/s** "
-            f"with reading, joining and committing (folding alone {found['fold_events_s']:,.0f}), {found['rss_mb']:.0f} MB.",
+            f"with reading, joining and committing (folding alone {found['fold_events_s']:,.0f}), "
+            f"{found['rss_mb']:.0f} MB.",
         ]
     if "start" in results:
         found = results["start"]

@@ -1,0 +1,132 @@
+"""Small parts: ids, settings, statuses, the shadow runner, the codec's round trip."""
+
+import asyncio
+import re
+import uuid
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server import errors
+from server.contract.manifest import Column, Signature, Tensor
+from server.errors import SettingsError, TiltyardError
+from server.execution.shadow import ShadowRunner
+from server.identifiers import uuid7
+from server.protocol.json_codec import decode_inputs, encode_tensor
+from server.protocol.status import STATUS, status_of
+from server.settings import load_settings
+
+
+def test_ids_are_uuids_of_version_7_in_the_order_of_time() -> None:
+    """Any UUID library reads them, and their first 48 bits are the milliseconds."""
+    made = [uuid7() for _ in range(1000)]
+
+    assert {(uuid.UUID(text).version, uuid.UUID(text).variant) for text in made} == {(7, uuid.RFC_4122)}
+    assert [text[:13] for text in made] == sorted(text[:13] for text in made)
+    assert len(set(made)) == 1000
+
+
+def test_flags_win_over_environment_over_file_over_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four sources, one order; the monitor's table is not the server's business."""
+    file = tmp_path / "tiltyard.toml"
+    file.write_text('port = 1\nhost = "a"\nmodels = "m"\n[events]\nwhen_full = "block"\n[monitor]\nport = 9\n')
+    monkeypatch.setenv("TILTYARD_PORT", "2")
+    monkeypatch.setenv("TILTYARD_HOST", "b")
+    monkeypatch.setenv("TILTYARD_EVENTS__DURABILITY", "commit")
+
+    settings = load_settings(file, port=3, host=None)
+
+    assert (settings.port, settings.host, settings.models, settings.drain_s) == (3, "b", Path("m"), 10.0)
+    assert (settings.events.when_full, settings.events.durability) == ("block", "commit")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("port = 'x'", "port: "),
+        ("prot = 1", "prot: Extra inputs"),
+        ("[events]\nwhen_full = 'maybe'", "events.when_full: "),
+        ("port = ", "expected TOML"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_named(tmp_path: Path, text: str, sentence: str) -> None:
+    """A typing error in the file does not pass in silence."""
+    file = tmp_path / "tiltyard.toml"
+    file.write_text(text)
+
+    with pytest.raises(SettingsError, match=re.escape(sentence)):
+        load_settings(file)
+
+
+def kinds(kind: type[TiltyardError]) -> list[type[TiltyardError]]:
+    return [kind, *(found for child in kind.__subclasses__() for found in kinds(child))]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [found for found in kinds(TiltyardError) if found.__module__ == errors.__name__],
+    ids=lambda kind: kind.__name__,
+)
+def test_every_error_has_its_status(kind: type[TiltyardError]) -> None:
+    """What a request can end in stands in the table; the rest ends a start and never meets a client."""
+    at_start_only = {errors.TiltyardError, errors.SettingsError, errors.BundleError, errors.RouteError}
+
+    assert (status_of(kind("x")) == 500) == (kind in at_start_only | {errors.RequestError, errors.ExecutionError})
+    assert kind in STATUS or kind in at_start_only | {errors.RequestError}
+    assert kind.__name__ in str(errors.__doc__).split()
+
+
+def test_shadows_beyond_the_queue_are_shed_and_the_others_run_in_order() -> None:
+    """Offered five with room for three, before the loop turns: three run, two are told."""
+
+    async def offer() -> tuple[list[int], list[int]]:
+        ran: list[int] = []
+        shed: list[int] = []
+        third_ran = asyncio.Event()
+
+        def run(work: int) -> None:
+            ran.append(work)
+            if len(ran) == 3:
+                third_ran.set()
+
+        runner = ShadowRunner(run, shed.append, 3)
+        task = asyncio.create_task(runner.run_forever())
+        for work in range(5):
+            runner.offer(work)
+        assert ran == []
+        await third_ran.wait()
+        task.cancel()
+        runner.offer(9)
+        runner.drain()
+        return ran, shed
+
+    assert asyncio.run(offer()) == ([0, 1, 2, 9], [3, 4])
+
+
+GRID = Signature(
+    layout="matrix",
+    inputs=[Tensor(name="x", datatype="FP32", shape=[-1, 3])],
+    outputs=[],
+    columns=[Column(name=name, datatype="FP32", kind="numeric", nullable=name == "b") for name in "abc"],
+)
+finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
+
+
+@given(st.lists(st.tuples(finite, st.none() | finite, finite)), st.booleans())
+def test_arrays_survive_the_wire(rows: list[tuple[float, float | None, float]], nested: bool) -> None:
+    """Flat or nested, what a client sends is what the graph gets, null being NaN; encoded, it is the same again."""
+    data = [list(row) for row in rows] if nested else [value for row in rows for value in row]
+    sent = msgspec.Raw(msgspec.json.encode([{"name": "x", "shape": [len(rows), 3], "datatype": "FP32", "data": data}]))
+
+    arrays, count = decode_inputs(sent, GRID, 10_000)
+    again, _ = decode_inputs(msgspec.Raw(b"[" + encode_tensor("x", "FP32", arrays["x"]) + b"]"), GRID, 10_000)
+
+    expected = np.array([[np.nan if value is None else value for value in row] for row in rows], dtype=np.float32)
+    assert count == len(rows)
+    assert arrays["x"].dtype == np.float32
+    np.testing.assert_array_equal(arrays["x"], expected.reshape(-1, 3))
+    np.testing.assert_array_equal(again["x"], arrays["x"])
