@@ -10,10 +10,10 @@ _GROUPS = {"pane_s": ("pane", "length_s"), "join_ttl_s": ("join", "ttl_s"), "mat
 
 def monitor(
     models: Annotated[
-        Path | None, typer.Option(help="Folder of the bundles, MODELS/<model>/<version>/.", show_default=False)
+        Path | None, typer.Option(help="Folder of the bundles, MODELS/<model>/<version>/.", show_default="models")
     ] = None,
     outbox: Annotated[
-        Path | None, typer.Option(help="The server's event log. It may be created later.", show_default=False)
+        Path | None, typer.Option(help="The server's event log. It may be created later.", show_default="outbox.db")
     ] = None,
     state: Annotated[
         Path | None, typer.Option(help="The monitor's own file.", show_default="monitor.db beside the outbox")

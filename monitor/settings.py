@@ -81,8 +81,8 @@ class MonitorSettings(BaseSettings):
         frozen=True, extra="forbid", env_prefix="TILTYARD_MONITOR_", env_nested_delimiter="__"
     )
 
-    models: Path = Field(description="Folder of the bundles, MODELS/<model>/<version>/.")
-    outbox: Path = Field(description="The server's event log, an SQLite file.")
+    models: Path = Field(Path("models"), description="Folder of the bundles, MODELS/<model>/<version>/.")
+    outbox: Path = Field(Path("outbox.db"), description="The server's event log, an SQLite file.")
     state: Path | None = Field(None, description="The monitor's own file; by default monitor.db beside the outbox.")
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8090, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")
@@ -164,8 +164,6 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 def _sentence(fault: Any) -> str:
     name = ".".join(str(part) for part in fault["loc"])
-    if fault["type"] == "missing":
-        return f"{name} is not set: give --{name}, TILTYARD_{name.upper()} or `{name}` in tiltyard.toml"
     if fault["type"] == "extra_forbidden":
         return f"monitor.{name} is not a setting"
     return f"monitor.{name}: {fault['msg'].lower()}, got {fault['input']!r}"

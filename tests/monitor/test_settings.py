@@ -43,7 +43,6 @@ def test_the_state_stands_beside_the_outbox() -> None:
 @pytest.mark.parametrize(
     ("flags", "toml", "sentence"),
     [
-        ({"models": "m"}, "", "outbox is not set: give --outbox, TILTYARD_OUTBOX or `outbox` in tiltyard.toml"),
         ({**_NEEDED, "join": {"ttl_s": -1}}, "", r"monitor.join.ttl_s: input should be greater than 0, got -1"),
         (_NEEDED, "[monitor]\nportt = 1", "monitor.portt is not a setting"),
         (_NEEDED, "[monitor.pane]\nlength = 1", "monitor.pane.length is not a setting"),
