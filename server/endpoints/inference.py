@@ -113,6 +113,9 @@ class Inference:
                 service.metrics.refused(model if model in service.routes else "", status_of(error))
             await send_error(send, error)
             return
+        except Exception:
+            service.metrics.refused(model if model in service.routes else "", 500)
+            raise
         await send_json(send, 200, answer)
 
 

@@ -16,6 +16,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from threadpoolctl import threadpool_limits
 
 from server.packing.bundle_writer import pack_bundle
 from server.packing.options import PackOptions
@@ -36,6 +37,13 @@ def table() -> pd.DataFrame:
     rows["late"] = (rows["hour"] + rng.normal(0, 4, 600) > 14).astype(int)
     rows["delay"] = rows["hour"] * 2.0 + rng.normal(0, 1, 600)
     return rows
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """On a busy machine scikit-learn's threads wait for each other longer than they work."""
+    with threadpool_limits(limits=1, user_api="openmp"):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,20 @@
 """What a client sees, over a real server with real bundles and a real log."""
 
+import asyncio
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
+from starlette.routing import Route
 
+from server.app import build_app, build_service
 from server.contract.events import Labelled, Prediction, Shadow
+from server.endpoints.inference import Inference, decode_tensors
+from server.settings import Settings
 from tests.server.live_server import Running, body, read_events, tensors, wait_for
 
 
@@ -354,3 +360,26 @@ def test_a_share_of_shadows_is_the_share_of_buckets(
 
     assert {event.subject for event in running.events() if isinstance(event, Shadow)} == expected
     assert 70 < len(expected) < 130
+
+
+def test_a_fault_of_ours_is_answered_500_without_its_inside_and_counted(packed: Path, tmp_path: Path) -> None:
+    """A bug in the pipeline gives the client one sentence; the count and the log have the rest."""
+    service = build_service(Settings(models=packed, outbox=tmp_path / "outbox.db"))
+
+    def broken(scored: object, request: object) -> None:
+        raise RuntimeError("secret inside")
+
+    app = build_app(service)
+    app.router.routes.insert(0, Route("/broken/{model}", Inference(service, decode_tensors, broken), methods=["POST"]))
+
+    async def ask() -> tuple[httpx.Response, str]:
+        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+            return await client.post("/broken/flight", json=tensors()), (await client.get("/metrics")).text
+
+    answer, text = asyncio.run(ask())
+    service.outbox.close()
+
+    assert (answer.status_code, answer.headers["content-type"]) == (500, "application/json")
+    assert "secret" not in answer.text
+    assert 'tiltyard_requests_total{code="500",model="flight",role="none",version=""} 1.0' in text
