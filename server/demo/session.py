@@ -58,8 +58,7 @@ def run_demo(
             print_report(client, console)
         console.print(f"\n{len(chosen):,} flights in {time.monotonic() - started:.0f} s, everything in {folder}/")
         if stay:
-            console.print(f"server  {urls[0]}/v2/models/{MODEL}\nmonitor {urls[1]}\nCtrl-C stops both", highlight=False)
-            _wait(server, monitor)
+            _stay(console, urls, server, monitor)
     console.print("server and monitor have stopped cleanly")
 
 
@@ -135,10 +134,11 @@ def _catch_up(bars: Progress, client: httpx.Client, monitor: Command) -> None:
     raise ProcessError(f"tiltyard monitor: expected to reach the log's end within {CATCH_UP_S:.0f} s, is still behind")
 
 
-def _wait(*commands: Command) -> None:
-    """Returns at Ctrl-C; raises ProcessError when a command ends by itself before."""
+def _stay(console: Console, urls: tuple[str, str], *commands: Command) -> None:
+    """Says where to look and returns at Ctrl-C; raises ProcessError when a command ends by itself before."""
     never = threading.Event()
     try:
+        console.print(f"server  {urls[0]}/v2/models/{MODEL}\nmonitor {urls[1]}\nCtrl-C stops both", highlight=False)
         while not never.wait(0.5):
             for command in commands:
                 command.check()
