@@ -8,7 +8,6 @@ import msgspec
 
 from monitor.version_profile import VersionProfile
 
-Scalar = bool | int | float | str | None
 
 _BYTES = "BYTES"
 

@@ -60,7 +60,6 @@ class Metrics:
             "tiltyard_route_share", "Share of requests that an arm scores", arm, registry=self.registry
         )
         self.feedback = Counter("tiltyard_feedback", "Labels accepted", registry=self.registry)
-        self.shadows_shed = Counter("tiltyard_shadows_shed", "Shadow runs shed", registry=self.registry)
         self.registry.register(_OutboxCollector(outbox))
 
     def refused(self, model: str, code: int) -> None:

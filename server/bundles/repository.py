@@ -75,13 +75,6 @@ class Repository(Generic[V]):
             raise NotReadyError(f"model {model!r} version {version!r} does not serve: its bundle was refused")
         return entry
 
-    def refusals(self) -> Iterator[tuple[str, str, BundleError]]:
-        """Yields model, version and reason of every version that was refused."""
-        for model, versions in self._versions.items():
-            for version, entry in versions.items():
-                if isinstance(entry, BundleError):
-                    yield model, version, entry
-
     def _of(self, model: str) -> dict[str, V | BundleError]:
         try:
             return self._versions[model]

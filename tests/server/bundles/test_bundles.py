@@ -129,7 +129,6 @@ def test_the_repository_keeps_the_reason_of_a_refusal(folder: Path) -> None:
     repository.load_all()
 
     assert (repository.versions("grid"), repository.known("grid")) == (["1"], ["1", "2"])
-    assert [(model, version) for model, version, _ in repository.refusals()] == [("grid", "2")]
     with pytest.raises(NotReadyError, match="version '2' does not serve"):
         repository.get("grid", "2")
     with pytest.raises(UnknownModelError, match="no version '3'"):

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from server.app import build_app, build_service
 from server.contract.events import Labelled, Prediction, Shadow
 from server.endpoints.inference import Inference, decode_tensors
-from server.settings import Settings
+from server.settings import LimitSettings, Settings
 from tests.server.live_server import Running, body, read_events, tensors, wait_for
 
 
@@ -383,3 +383,24 @@ def test_a_fault_of_ours_is_answered_500_without_its_inside_and_counted(packed: 
     assert (answer.status_code, answer.headers["content-type"]) == (500, "application/json")
     assert "secret" not in answer.text
     assert 'tiltyard_requests_total{code="500",model="flight",role="none",version=""} 1.0' in text
+
+
+def test_a_shed_shadow_is_an_event_and_counted(packed: Path, tmp_path: Path) -> None:
+    """With room for one and no turn to run it, three answers make one waiting shadow and two events of status 503."""
+    settings = Settings(models=packed, outbox=tmp_path / "outbox.db", limits=LimitSettings(shadow_queue=1))
+    service = build_service(settings)
+
+    async def ask() -> list[int]:
+        transport = httpx.ASGITransport(app=build_app(service))
+        async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+            answers = [await client.post("/v2/models/flight/infer", json=tensors(id=f"r{i}")) for i in range(3)]
+        return [answer.status_code for answer in answers]
+
+    answers = asyncio.run(ask())
+    service.shadows.drain()
+    service.outbox.close()
+
+    shadows = {event.subject: event for event in read_events(settings.outbox) if isinstance(event, Shadow)}
+    assert answers == [200, 200, 200]
+    assert {name: event.data.status for name, event in shadows.items()} == {"r0": 200, "r1": 503, "r2": 503}
+    assert "shed" in str(shadows["r1"].data.error)
