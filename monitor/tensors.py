@@ -8,7 +8,6 @@ import msgspec
 
 from monitor.version_profile import VersionProfile
 
-
 _BYTES = "BYTES"
 
 
