@@ -2,7 +2,6 @@
 
 import shutil
 import signal
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -26,6 +25,7 @@ from server.routing.store import ROUTE_FILE
 MARKER = ".tiltyard-demo"
 DAY_S = 86_400
 CATCH_UP_S = 60.0
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def run_demo(
@@ -37,7 +37,7 @@ def run_demo(
         TiltyardError: a part failed; everything that was started has been stopped.
     """
     # Ended from outside, the demo still stops what it started.
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in STOPS:
         signal.signal(number, signal.default_int_handler)
     _clear(folder)
     started = time.monotonic()
@@ -136,14 +136,16 @@ def _catch_up(bars: Progress, client: httpx.Client, monitor: Command) -> None:
 
 def _stay(console: Console, urls: tuple[str, str], *commands: Command) -> None:
     """Says where to look and returns at Ctrl-C; raises ProcessError when a command ends by itself before."""
-    never = threading.Event()
-    try:
-        console.print(f"server  {urls[0]}/v2/models/{MODEL}\nmonitor {urls[1]}\nCtrl-C stops both", highlight=False)
-        while not never.wait(0.5):
-            for command in commands:
-                command.check()
-    except KeyboardInterrupt:
-        return
+    asked: list[int] = []
+    # From here on a signal is an answer, not an interruption: it may come in the middle of the print.
+    before = [(number, signal.signal(number, lambda number, _: asked.append(number))) for number in STOPS]
+    console.print(f"server  {urls[0]}/v2/models/{MODEL}\nmonitor {urls[1]}\nCtrl-C stops both", highlight=False)
+    while not asked:
+        for command in commands:
+            command.check()
+        time.sleep(0.2)
+    for number, handler in before:
+        signal.signal(number, handler)
 
 
 def _progress(console: Console) -> Progress:
