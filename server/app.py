@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version as installed_version
 
 from starlette.applications import Starlette
@@ -16,7 +16,6 @@ from server.bundles.repository import Repository
 from server.endpoints.feedback import Feedback
 from server.endpoints.inference import Inference, decode_rows, decode_tensors, respond_rows, respond_tensors
 from server.endpoints.metadata import Metadata, json_response
-from server.errors import TiltyardError
 from server.eventlog.outbox import Outbox
 from server.execution.session import load_version
 from server.execution.shadow import ShadowRunner
@@ -98,8 +97,7 @@ async def _shadow_task(service: Service) -> AsyncIterator[None]:
         yield
     finally:
         task.cancel()
-        with suppress(asyncio.CancelledError, TiltyardError):
-            await task
+        await asyncio.wait([task])  # its death is told already, and must not keep the log from closing
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

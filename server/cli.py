@@ -86,7 +86,11 @@ def serve(
     except TiltyardError as error:
         typer.echo(f"tiltyard serve: {error}", err=True)
         raise typer.Exit(1) from None
-    if not run(build_app(service), settings, listener):
+    try:
+        started = run(build_app(service), settings, listener)
+    finally:
+        service.outbox.close()  # a second Ctrl-C skips the application's own shutdown
+    if not started:
         raise typer.Exit(1)
 
 

@@ -36,8 +36,9 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind)
-    except OSError as error:
-        raise SettingsError(f"host {host!r}: expected an address of this machine, got: {error.strerror}") from error
+    except (OSError, UnicodeError) as error:  # a name with an empty label fails in its encoding
+        said = error.strerror if isinstance(error, OSError) else "a name that is none"
+        raise SettingsError(f"host {host!r}: expected an address of this machine, got: {said}") from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
@@ -58,7 +59,7 @@ def run(app: Starlette, settings: Settings, listener: socket.socket) -> bool:
         log_config=None,
         server_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=int(settings.drain_s),
+        timeout_graceful_shutdown=settings.drain_s,  # type: ignore[arg-type]  # goes to asyncio.wait_for as it is
     )
     # What is loaded stays loaded: the collector need not look at it again, nor look every 700 objects.
     gc.collect()

@@ -14,7 +14,7 @@ import msgspec
 
 from server.contract.events import Answer, Prediction, Shadow, encode_event, source_of
 from server.contract.manifest import Signature
-from server.errors import InvalidRequestError, NotReadyError, OutboxFullError, TiltyardError
+from server.errors import InvalidRequestError, NotReadyError, OutboxError, OutboxFullError, TiltyardError
 from server.eventlog.outbox import Outbox
 from server.execution.session import Arrays, Version
 from server.identifiers import uuid7
@@ -142,13 +142,17 @@ class Scorer:
             route, arm, rule, bucket, arrived_ns, rows=rows.count, inputs=rows.inputs, outputs=join_array(tensors)
         )
         self._record(Prediction, request_id, moment, answer)
-        arm.metrics.answered(200, _seconds_since(arrived_ns))
         if version is None:
             for shadow in route.shadows:
                 if bucket < shadow.share:
                     shadows.offer(ShadowWork(route, shadow, payload, request_id, bucket, moment))
         if self._durable:
-            await self._outbox.committed()
+            try:
+                await self._outbox.committed()
+            except OutboxError as error:
+                arm.metrics.answered(status_of(error), _seconds_since(arrived_ns))
+                raise
+        arm.metrics.answered(200, _seconds_since(arrived_ns))
         return Scored(request_id, route.model, arm.version, outputs, tensors)
 
     def score_shadow(self, work: ShadowWork) -> None:

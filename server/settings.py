@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import SettingsError as UnreadableSourceError
 
 from server.errors import SettingsError
 
@@ -106,5 +107,7 @@ def load_settings(config: Path | None = None, **flags: Any) -> Settings:
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
         raise SettingsError(f"settings: {faults}") from error
+    except UnreadableSourceError as error:  # a variable such as TILTYARD_EVENTS whose JSON is none
+        raise SettingsError(f"settings: {error}") from error
     except ValueError as error:  # tomllib.TOMLDecodeError is one
         raise SettingsError(f"config {file}: expected TOML, got a file that is not: {error}") from error

@@ -69,6 +69,8 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise BundleError(f"{path}: expected a readable file, got: {error.strerror}") from error
+    except ValueError as error:  # a null byte in a name that the manifest gives
+        raise BundleError(f"{str(path)!r}: expected a readable file, got a name that no file has: {error}") from error
 
 
 def _decode(path: Path, data: bytes, decode: Callable[[bytes], T]) -> T:
@@ -76,3 +78,5 @@ def _decode(path: Path, data: bytes, decode: Callable[[bytes], T]) -> T:
         return decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BundleError(f"{path}: {error}") from error
+    except RecursionError as error:
+        raise BundleError(f"{path}: expected JSON of modest depth, got a file nested too deeply") from error

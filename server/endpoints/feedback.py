@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from server.contract.events import Label, Labelled, encode_event
+from server.contract.events import Label, Labelled, LabelValue, encode_event
 from server.endpoints.wire import ClientGoneError, read_body, send_error, send_json
 from server.errors import InvalidRequestError, TiltyardError
 from server.identifiers import uuid7
@@ -99,8 +99,14 @@ def _item(value: Any, place: int) -> FeedbackItem:
         raise InvalidRequestError(f"feedback {place}: expected the id of a request, got an empty one")
     if item.label is None and item.reward is None:
         raise InvalidRequestError(f"feedback {place}: expected a label or a reward, got neither")
+    if any(type(label) is int and abs(label) >= 1 << 64 for label in _each(item.label)):
+        raise InvalidRequestError(f"feedback {place}: expected an integer label of at most 64 bits, got a larger one")
     if item.row is not None and (item.row < 0 or isinstance(item.label, list)):
         raise InvalidRequestError(
             f"feedback {place}: expected a row of 0 or more and a single label with it, got row {item.row}"
         )
     return item
+
+
+def _each(label: LabelValue | list[LabelValue]) -> list[LabelValue]:
+    return label if isinstance(label, list) else [label]

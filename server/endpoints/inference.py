@@ -135,7 +135,7 @@ def respond_tensors(scored: Scored, request: InferenceRequest) -> InferenceRespo
     """Returns the protocol's answer with the outputs that the request selects, in its order."""
     manifest = scored.version.manifest
     outputs = scored.tensors
-    if request.outputs is not None:
+    if request.outputs:
         by_name = {output.name: tensor for output, tensor in zip(manifest.signature.outputs, outputs, strict=True)}
         outputs = [by_name[output.name] for output in request.outputs]
     return InferenceResponse(

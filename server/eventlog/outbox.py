@@ -26,8 +26,10 @@ from server.settings import EventSettings
 logger = logging.getLogger(__name__)
 
 RETRY_S = 0.5
+BUSY_S = 2.0
 TRIM_EVERY_S = 10.0
 TRIM_CHUNKS = 200
+WRITER_DIED = "the event log cannot be written: its writer has died"
 MAX_CHUNK_BYTES = 8 * 1024 * 1024
 
 
@@ -72,13 +74,15 @@ class Outbox:
         self._awake = False
         self._wake = threading.Event()
         self._closing = False
-        # Each counter has one writer: the loop adds to what it appended or dropped, the thread to
-        # what it committed. A shared counter would need a lock on the hot path.
+        self._dead = False
+        # Each counter has one writer: the loop adds to what it appended or shed, the thread to
+        # what it committed or lost. A shared counter would need a lock on the hot path.
         self._appended_bytes = 0
         self._committed_bytes = 0
         self._appended_events = 0
         self.committed_events = 0
-        self.dropped_events = 0
+        self._shed_events = 0
+        self._lost_events = 0
         self.failure: str | None = None
         self._lock = _locked(path)
         try:
@@ -88,28 +92,33 @@ class Outbox:
             raise
         self._synchronous = "NORMAL"
         self._unsynced = False
-        self._thread = threading.Thread(target=self._write_forever, name="outbox-writer", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="outbox-writer", daemon=True)
         self._thread.start()
 
     @property
     def backlog(self) -> int:
         """How many events wait for their commit."""
-        return self._appended_events - self.committed_events
+        return self._appended_events - self.committed_events - self._lost_events
+
+    @property
+    def dropped_events(self) -> int:
+        """How many events there was no room for, or the disk refused to the end."""
+        return self._shed_events + self._lost_events
 
     @property
     def full(self) -> bool:
-        """Whether the queue has no room left."""
-        return self._appended_bytes - self._committed_bytes >= self._settings.queue_bytes
+        """Whether the queue has no room left, or nobody will ever take from it."""
+        return self._dead or self._appended_bytes - self._committed_bytes >= self._settings.queue_bytes
 
     @property
     def alive(self) -> bool:
         """Whether the writer thread runs."""
-        return self._thread.is_alive()
+        return self._thread.is_alive() and not self._dead
 
     def append(self, line: bytes) -> bool:
         """Queues one event, returns whether there was room; without, it is counted as dropped."""
         if self.full:
-            self.dropped_events += 1
+            self._shed_events += 1
             return False
         self._appended_bytes += len(line)
         self._appended_events += 1
@@ -129,6 +138,8 @@ class Outbox:
         self._queue.append(commit)
         self._awake = True
         self._wake.set()
+        if self._dead:  # set before the thread empties the queue: one of the two sees this commit
+            raise OutboxError(WRITER_DIED)
         await commit.future
 
     async def append_durably(self, lines: Sequence[bytes]) -> None:
@@ -138,6 +149,8 @@ class Outbox:
             OutboxError: there is no room for all of them (none is kept), or the commit failed.
         """
         size = sum(map(len, lines))
+        if self._dead:
+            raise OutboxError(WRITER_DIED)
         if self._appended_bytes - self._committed_bytes + size > self._settings.queue_bytes:
             raise OutboxError(f"the event log has no room for {len(lines)} events: try again later")
         for line in lines:
@@ -152,9 +165,23 @@ class Outbox:
         self._connection.close()
         self._lock.close()
 
-    def _write_forever(self) -> None:
+    def _run(self) -> None:
         lines: list[bytes] = []
         waiters: list[_Commit] = []
+        try:
+            self._write_forever(lines, waiters)
+        except Exception:
+            logger.exception("outbox %s: the writer has died", self._path)
+            self._dead = True
+            while self._queue:
+                self._take(lines, waiters)
+                self._lost_events += len(lines)
+                lines.clear()
+            self._lost_events += len(lines)
+            for waiter in waiters:
+                waiter.tell(OutboxError(WRITER_DIED))
+
+    def _write_forever(self, lines: list[bytes], waiters: list[_Commit]) -> None:
         trimmed_at = time.monotonic()
         while True:
             self._wake.wait()
@@ -166,7 +193,7 @@ class Outbox:
                 self._take(lines, waiters)
                 self._commit(lines, waiters)
                 if lines and self._closing:
-                    self.dropped_events += len(lines)
+                    self._lost_events += len(lines)
                     logger.error("lost %d events: the disk refused them at shutdown", len(lines))
                     lines.clear()
                 elif lines:
@@ -280,6 +307,8 @@ class _transaction:
 
 def _locked(path: Path) -> IO[bytes]:
     """Returns the open lock file that makes this process the log's one writer."""
+    if not path.name:
+        raise OutboxError(f"outbox {path}: expected a file name, got a folder")
     try:
         lock = open(path.with_name(path.name + ".lock"), "ab")  # held until close()
     except OSError as error:
@@ -296,7 +325,7 @@ def _open(path: Path) -> tuple[sqlite3.Connection, int]:
     """Returns a connection to a log that is sound and can be written, and its next offset."""
     connection: sqlite3.Connection | None = None
     try:
-        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=2.0)
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_S)
         _check_kind(path, connection)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
@@ -307,9 +336,10 @@ def _open(path: Path) -> tuple[sqlite3.Connection, int]:
             connection.execute(f"PRAGMA user_version = {log_schema.SCHEMA_VERSION}")
             if connection.execute(log_schema.SELECT_META, (log_schema.META_LOG_ID,)).fetchone() is None:
                 connection.execute(log_schema.UPSERT_META, (log_schema.META_LOG_ID, str(uuid.uuid4())))
+            next_offset = _next_offset(path, connection)  # a damaged file is refused before it is written
             # Also proves, before the first request, that the disk takes a write.
             connection.execute(log_schema.UPSERT_META, ("opened_at_ms", str(time.time_ns() // 1_000_000)))
-        return connection, _next_offset(path, connection)
+        return connection, next_offset
     except sqlite3.Error as error:
         if connection is not None:
             connection.close()

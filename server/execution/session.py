@@ -14,6 +14,9 @@ from server.protocol.datatypes import BY_ONNX, DATATYPES
 
 Arrays = dict[str, NDArray[Any]]
 
+# What numpy and the table of datatypes say to a tensor whose data is not of its datatype and shape.
+_NO_ARRAY = (ValueError, TypeError, KeyError, OverflowError)
+
 
 class Version:
     """A version that serves: its manifest and its graph."""
@@ -56,7 +59,7 @@ class Version:
         try:
             arrays = {tensor.name: _example_array(tensor) for tensor in bundle.examples.inputs}
             outputs = self.run(arrays)
-        except (ExecutionError, ValueError, TypeError, KeyError) as error:
+        except (ExecutionError, *_NO_ARRAY) as error:
             raise BundleError(f"{where}: expected the model to run on them, got: {error}") from error
         for expected in bundle.examples.outputs:
             if expected.name not in outputs:
@@ -91,6 +94,20 @@ def _check_tensors(path: Path, kind: str, nodes: list[Any], tensors: list[Tensor
             raise BundleError(
                 f"{path}: {kind} {tensor.name!r}: expected {tensor.datatype}, the graph has {graph[tensor.name].type}"
             )
+        if not _same_shape(tensor.shape, graph[tensor.name].shape):
+            raise BundleError(
+                f"{path}: {kind} {tensor.name!r}: expected shape {tensor.shape}, the graph has "
+                f"{graph[tensor.name].shape}"
+            )
+
+
+def _same_shape(shape: list[int], graph: list[int | str | None]) -> bool:
+    """Says whether no dimension contradicts the graph's, where a name or None is a free one; no shape allows any."""
+    if not graph:
+        return True
+    return len(shape) == len(graph) and all(
+        want == -1 or not isinstance(got, int) or want == got for want, got in zip(shape, graph, strict=True)
+    )
 
 
 def _example_array(tensor: ExampleTensor) -> NDArray[Any]:
@@ -107,7 +124,10 @@ def _compare(where: str, expected: ExampleTensor, got: NDArray[Any], tolerance: 
     name = expected.name
     if list(got.shape) != expected.shape:
         raise BundleError(f"{where}: output {name!r}: expected shape {expected.shape}, got {list(got.shape)}")
-    wanted = _example_array(expected)
+    try:
+        wanted = _example_array(expected)
+    except _NO_ARRAY as error:
+        raise BundleError(f"{where}: output {name!r}: expected data of its datatype and shape, got: {error}") from error
     if DATATYPES[expected.datatype].element is float:
         differs = ~np.isclose(got, wanted, rtol=0, atol=tolerance, equal_nan=True)
     else:

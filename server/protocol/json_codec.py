@@ -143,8 +143,14 @@ def _without_constants(body: bytes) -> bytes:
         if name != "NaN":
             raise InvalidRequestError(f"expected finite numbers, got {name}; send null for a missing value")
 
+    def number(text: str) -> float:
+        value = float(text)
+        if math.isinf(value):
+            raise InvalidRequestError(f"expected finite numbers, got {text[:40]}; send null for a missing value")
+        return value
+
     try:
-        return _encoder.encode(json.loads(body, parse_constant=constant))
+        return _encoder.encode(json.loads(body, parse_constant=constant, parse_float=number))
     except (ValueError, RecursionError) as error:
         raise InvalidRequestError(f"expected JSON, got a body that is not: {error}") from error
 
@@ -224,7 +230,8 @@ def _column_array(values: list[Any], datatype: str, columns: Sequence[Column], w
     """
     kind = DATATYPES[datatype]
     try:
-        array = np.array(msgspec.convert(values, list[kind.element]), dtype=kind.dtype)  # type: ignore[name-defined]  # the type is data
+        with np.errstate(over="ignore"):
+            array = np.array(msgspec.convert(values, list[kind.element]), dtype=kind.dtype)  # type: ignore[name-defined]  # the type is data
     except (msgspec.ValidationError, OverflowError):
         return _with_missing(values, datatype, columns, where)
     if kind.element is float and not np.isfinite(array).all():
@@ -248,7 +255,8 @@ def _with_missing(values: list[Any], datatype: str, columns: Sequence[Column], w
             continue
         try:
             typed: Any = msgspec.convert(value, kind.element)
-            exact = np.array(typed, dtype=kind.dtype)
+            with np.errstate(over="ignore"):
+                exact = np.array(typed, dtype=kind.dtype)
         except (msgspec.ValidationError, OverflowError) as error:
             raise InvalidRequestError(
                 f"{where}: expected {datatype} at element {place}, got {_shown(value)}"

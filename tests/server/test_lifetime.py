@@ -1,8 +1,10 @@
 """Starting, stopping, and being killed."""
 
+import itertools
 import os
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -11,9 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 
-from server.contract.events import Prediction
+from server.contract.events import Prediction, Shadow
 from tests.server.live_server import Running, read_events, tensors, wait_for
 
 SERVE = [sys.executable, "-m", "server.cli", "serve", "--port", "0"]
@@ -33,6 +36,161 @@ def test_a_signal_drains_and_ends_with_status_0(serve: Callable[..., Running], p
     events = read_events(running.outbox)
     assert {e.subject for e in events if isinstance(e, Prediction)} == {f"r{i}" for i in range(50)}
     assert len(events) == 100  # a shadow each
+
+
+class Load:
+    """Clients that ask without a pause until the server goes; `answered` are the ids of their answers."""
+
+    def __init__(self, running: Running, clients: int = 4) -> None:
+        self.answered: list[str] = []
+        self.others: list[int] = []
+        self._running = running
+        self._threads = [threading.Thread(target=self._ask, args=(str(n),)) for n in range(clients)]
+        for thread in self._threads:
+            thread.start()
+        wait_for(lambda: len(self.answered) > 100, "answers")
+
+    def _ask(self, name: str) -> None:
+        with httpx.Client(base_url=self._running.client.base_url, timeout=30) as client:
+            for n in itertools.count():
+                try:
+                    answer = client.post("/v2/models/flight/infer", json=tensors(id=f"{name}-{n}"))
+                except httpx.TransportError:
+                    return
+                if answer.status_code == 200:
+                    self.answered.append(answer.json()["id"])
+                else:
+                    self.others.append(answer.status_code)
+
+    def join(self) -> set[str]:
+        """Returns the ids of all answers, once the server has gone; there must be no other answer than a 200."""
+        for thread in self._threads:
+            thread.join(30)
+        assert self.others == []
+        return set(self.answered)
+
+
+class Held:
+    """A request whose head the server has read and whose body it waits for."""
+
+    def __init__(self, running: Running, request_id: str) -> None:
+        self._body = msgspec.json.encode(tensors(id=request_id))
+        host, port = str(running.client.base_url.host), int(running.client.base_url.port or 0)
+        self._address = (host, port)
+        self.socket = socket.create_connection(self._address, 20)
+        head = f"POST /v2/models/flight/infer HTTP/1.1\r\nHost: h\r\nContent-Length: {len(self._body)}\r\n"
+        self.socket.sendall(head.encode() + b"Expect: 100-continue\r\n\r\n")
+        assert self.socket.recv(1000).startswith(b"HTTP/1.1 100 ")
+
+    def refused(self) -> bool:
+        """Says whether the server takes no more connections."""
+        try:
+            socket.create_connection(self._address, 1).close()
+        except OSError:
+            return True
+        return False
+
+    def finish(self) -> bytes:
+        """Sends the body, returns all that comes back until the server closes the connection."""
+        self.socket.sendall(self._body)
+        answer = b""
+        while part := self.socket.recv(65536):
+            answer += part
+        self.socket.close()
+        return answer
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_under_load_loses_no_request(serve: Callable[..., Running], packed: Path, number: int) -> None:
+    """What is in the log was answered and what was answered is in the log, each with its shadow; status 0."""
+    running = serve(packed)
+    load = Load(running)
+
+    running.process.send_signal(number)
+
+    assert running.process.wait(20) == 0
+    answered = load.join()
+    events = read_events(running.outbox)
+    assert {event.subject for event in events if isinstance(event, Prediction)} == answered
+    assert {event.subject for event in events if isinstance(event, Shadow)} == answered
+    assert len(events) == 2 * len(answered)
+    assert "Traceback" not in str(running.process.stderr and running.process.stderr.read())
+
+
+def test_a_request_that_has_begun_is_answered_after_the_signal(serve: Callable[..., Running], packed: Path) -> None:
+    """The listener closes at once, the request's body still comes, its answer goes out and into the log."""
+    running = serve(packed)
+    held = Held(running, "held")
+
+    running.process.send_signal(signal.SIGTERM)
+    wait_for(held.refused, "the listener to close")
+    answer = held.finish()
+
+    assert running.process.wait(20) == 0
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert answer.endswith(b"}")
+    assert {event.subject for event in read_events(running.outbox)} == {"held"}
+
+
+def test_a_request_that_never_ends_is_not_waited_for_beyond_the_drain(
+    serve: Callable[..., Running], packed: Path
+) -> None:
+    """After `drain_s` the server goes, with status 0 and the log flushed."""
+    running = serve(packed, TILTYARD_DRAIN_S="0.3")
+    running.client.post("/v2/models/flight/infer", json=tensors(id="whole")).raise_for_status()
+    held = Held(running, "held")
+
+    running.process.send_signal(signal.SIGTERM)
+
+    assert running.process.wait(8) == 0
+    held.socket.close()
+    assert [event.subject for event in read_events(running.outbox)] == ["whole", "whole"]
+
+
+def test_a_second_signal_ends_at_once_and_flushes_too(serve: Callable[..., Running], packed: Path) -> None:
+    """Ctrl-C twice skips the drain, not the log."""
+    running = serve(packed, TILTYARD_EVENTS__COMMIT_INTERVAL_MS="20")
+    held, last = Held(running, "held"), Held(running, "last")
+    running.process.send_signal(signal.SIGINT)
+    wait_for(held.refused, "the listener to close")
+
+    assert last.finish().startswith(b"HTTP/1.1 200 OK")
+    running.process.send_signal(signal.SIGINT)
+
+    assert running.process.wait(8) == 0
+    held.socket.close()
+    assert "last" in {event.subject for event in read_events(running.outbox)}
+
+
+def test_a_kill_loses_no_answer_that_was_promised(serve: Callable[..., Running], packed: Path) -> None:
+    """With `durability = "commit"` every answer a client has seen is in the file of a server that was killed."""
+    running = serve(packed, TILTYARD_EVENTS__DURABILITY="commit")
+    load = Load(running)
+
+    running.process.kill()
+
+    answered = load.join()
+    before = read_events(running.outbox)
+    assert answered <= {event.subject for event in before if isinstance(event, Prediction)}
+    again = serve(packed, running.outbox)
+    again.client.post("/v2/models/flight/infer", json=tensors(id="after")).raise_for_status()
+    after = again.events()
+    assert [event.id for event in after[: len(before)]] == [event.id for event in before]
+    assert after[len(before)].subject == "after"
+
+
+def test_a_kill_loses_at_most_what_was_not_committed(serve: Callable[..., Running], packed: Path) -> None:
+    """Without it, everything a reader had seen before the kill is still there, in the same places."""
+    running = serve(packed)
+    load = Load(running)
+    seen = read_events(running.outbox)
+
+    running.process.kill()
+
+    load.join()
+    kept = read_events(running.outbox)
+    assert len(seen) > 0
+    assert [event.id for event in kept[: len(seen)]] == [event.id for event in seen]
 
 
 def test_a_kill_loses_no_committed_group_and_no_label(serve: Callable[..., Running], packed: Path) -> None:
@@ -97,12 +255,22 @@ main()
 
             ready = client.get("/v2/health/ready")
             label = client.post("/v1/feedback", json={"id": "r", "label": 1})
-        process.kill()
+            text = client.get("/metrics").text
+        process.terminate()
+        assert process.wait(20) == 0
 
     assert (ready.status_code, "cannot commit" in ready.json()["error"]) == (503, True)
     assert label.status_code == 503
     assert set(statuses) == ({200} if when_full == "shed" else {200, 503})
-    read_events(outbox)
+    series = [
+        line for line in text.splitlines() if line.startswith("tiltyard_requests_total{") and 'role="none"' not in line
+    ]
+    counted = dict(line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("tiltyard_event"))
+    logged, dropped = (float(counted[f'tiltyard_events_total{{outcome="{name}"}}']) for name in ("logged", "dropped"))
+    answered = sum(float(line.rsplit(" ", 1)[1]) for line in series)
+    assert answered == len(statuses)
+    assert logged + dropped + float(counted["tiltyard_event_backlog"]) == answered
+    assert len(read_events(outbox)) == logged
 
 
 def refused(*arguments: str, **env: str) -> str:
@@ -130,6 +298,8 @@ def test_starts_that_are_refused(serve: Callable[..., Running], packed: Path, tm
     assert "text.db" in refused("--models", str(packed), "--outbox", str(text))
     assert "expected a folder that can be written" in refused("--models", str(packed), "--outbox", "/proc/x/outbox.db")
     assert "expected a TOML file, found none" in refused(*free, "--config", str(tmp_path / "none.toml"))
+    assert "expected an address of this machine" in refused(*free, "--host", "a..b")
+    assert "log_level: " in refused(*free, "--log-level", "loud")
     assert "events.queue_bytes: " in refused(*free, TILTYARD_EVENTS__QUEUE_BYTES="few")
     running.client.post("/v1/feedback", json={"id": "r", "label": 1})
     running.process.terminate()

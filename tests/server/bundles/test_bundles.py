@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from server.bundles.repository import Repository, version_key
-from server.errors import BundleError, NotReadyError, UnknownModelError
+from server.errors import BundleError, NotReadyError, SettingsError, UnknownModelError
 from server.execution.session import Version, load_version
 
 
@@ -52,6 +52,38 @@ def wrong_output(manifest: dict[str, Any]) -> None:
     manifest["signature"]["outputs"][0]["name"] = "other"
 
 
+def null_byte(manifest: dict[str, Any]) -> None:
+    manifest["files"]["a\0b"] = {"sha256": "0", "size_bytes": 1}
+
+
+def parent(manifest: dict[str, Any]) -> None:
+    manifest["files"][".."] = {"sha256": "0", "size_bytes": 1}
+
+
+def absolute(manifest: dict[str, Any]) -> None:
+    manifest["files"]["/etc/hostname"] = {"sha256": "0", "size_bytes": 1}
+
+
+def wider(manifest: dict[str, Any]) -> None:
+    manifest["signature"]["inputs"][0]["shape"] = [-1, 3]
+
+
+def flatter(manifest: dict[str, Any]) -> None:
+    manifest["signature"]["outputs"][1]["shape"] = [-1]
+
+
+def one_class(manifest: dict[str, Any]) -> None:
+    manifest["classes"] = [0]
+
+
+def two_inputs(manifest: dict[str, Any]) -> None:
+    manifest["signature"]["inputs"] *= 2
+
+
+def unknown_type(manifest: dict[str, Any]) -> None:
+    manifest["signature"]["inputs"][0]["datatype"] = "FP99"
+
+
 def newer(manifest: dict[str, Any]) -> None:
     manifest["format"] = 2
 
@@ -65,6 +97,14 @@ def newer(manifest: dict[str, Any]) -> None:
         (escape, "expected a plain file name in files, got '../../secret'"),
         (wrong_type, "input 'input': expected FP64, the graph has tensor"),
         (wrong_output, "expected output 'other', the graph has"),
+        (null_byte, "expected a readable file, got a name that no file has"),
+        (parent, "expected a readable file"),
+        (absolute, "expected a plain file name in files, got '/etc/hostname'"),
+        (wider, r"input 'input': expected shape \[-1, 3\], the graph has"),
+        (flatter, r"output 'probabilities': expected shape \[-1\], the graph has"),
+        (one_class, "at least two classes"),
+        (two_inputs, "one input in layout matrix, got 2"),
+        (unknown_type, "input 'input': expected FP99, the graph has"),
         (newer, r"\$.format"),
         (lambda manifest: manifest.pop("signature"), "signature"),
     ],
@@ -109,6 +149,55 @@ def test_an_answer_unlike_the_packed_one_is_refused(folder: Path) -> None:
 
     with pytest.raises(BundleError, match=r"output 'probabilities' at \(0, 0\): expected 0.123"):
         load_version(folder)
+
+
+@pytest.mark.parametrize(
+    ("member", "tensor", "sentence"),
+    [
+        ("outputs", {"data": []}, "output 'label': expected data of its datatype and shape"),
+        ("outputs", {"datatype": "FP99"}, "output 'label': expected data of its datatype and shape"),
+        ("outputs", {"data": [2**70] * 20}, "output 'label': expected data of its datatype and shape"),
+        ("outputs", {"data": ["x"] * 20}, "output 'label': expected data of its datatype and shape"),
+        ("outputs", {"shape": [1]}, "output 'label': expected shape \\[1\\], got"),
+        ("outputs", {"name": "other"}, "expected output 'other', the graph has"),
+        ("inputs", {"data": []}, "expected the model to run on them"),
+        ("inputs", {"datatype": "FP99"}, "expected the model to run on them"),
+        ("inputs", {"datatype": "INT64", "data": [2**70] * 40}, "expected the model to run on them"),
+        ("inputs", {"name": "other"}, "expected the model to run on them"),
+    ],
+)
+def test_examples_that_are_no_tensors_are_refused(
+    folder: Path, member: str, tensor: dict[str, Any], sentence: str
+) -> None:
+    """Whatever the file holds, the bundle is refused and the server goes on."""
+    edit(folder, "examples.json", lambda examples: examples[member][0].update(tensor))
+
+    with pytest.raises(BundleError, match=sentence):
+        load_version(folder)
+
+
+def test_a_file_nested_too_deeply_is_refused(folder: Path) -> None:
+    """100,000 arrays in a member that nobody reads."""
+    deep = b'{"novel": ' + b"[" * 100_000 + b"]" * 100_000 + b","
+    manifest = (folder / "bundle.json").read_bytes()
+    (folder / "bundle.json").write_bytes(manifest.replace(b"{", deep, 1))
+
+    with pytest.raises(BundleError, match=r"bundle\.json: expected JSON of modest depth"):
+        load_version(folder)
+
+
+def test_a_folder_without_bundles_is_empty_and_one_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    """Files, hidden folders and a model without versions are no bundles."""
+    (tmp_path / "README").write_text("x")
+    (tmp_path / ".git" / "objects").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
+    repository: Repository[Version] = Repository(tmp_path, load_version)
+
+    repository.load_all()
+
+    assert repository.models() == []
+    with pytest.raises(SettingsError, match="expected a folder of bundles, found none"):
+        Repository(tmp_path / "none", load_version).load_all()
 
 
 def test_a_graph_that_is_none_is_refused(folder: Path) -> None:

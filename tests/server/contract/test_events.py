@@ -1,11 +1,23 @@
 """The log's records: what is written today is read for ever."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from server.contract.events import Audited, Labelled, Prediction, Shadow, decode_event, encode_event
+from server.contract.events import (
+    Answer,
+    Audit,
+    Audited,
+    Label,
+    Labelled,
+    Prediction,
+    Shadow,
+    decode_event,
+    encode_event,
+    source_of,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 KINDS = {"prediction": Prediction, "shadow": Shadow, "label": Labelled, "audit": Audited}
@@ -36,6 +48,75 @@ def test_members_from_the_future_are_skipped(name: str) -> None:
     )
 
     assert encode_event(decode_event(newer)) == line
+
+
+def least(kind: str, **data: object) -> bytes:
+    """Returns an event of a type with the members that have no default, and no other."""
+    attributes = {"id": "e", "source": "/s", "time": "2026-01-02T03:04:05+02:00", "subject": "r", "partitionkey": "r"}
+    return msgspec.json.encode({"type": f"tiltyard.{kind}.v1", **attributes, "data": data})
+
+
+def test_members_that_are_missing_have_their_defaults() -> None:
+    """A new reader reads what an older writer left out."""
+    answer = {"model": "m", "version": "1", "latency_us": 5, "rows": 1}
+    prediction = decode_event(least("prediction", role="champion", **answer))
+    label = decode_event(least("label"))
+    audit = decode_event(least("audit", action="load", by="x"))
+
+    assert isinstance(prediction, Prediction)
+    assert prediction.time == datetime(2026, 1, 2, 1, 4, 5, tzinfo=UTC)
+    assert prediction.data == Answer(
+        model="m",
+        version="1",
+        role="champion",
+        rule="champion",
+        share=1.0,
+        bucket=None,
+        propensity=1.0,
+        revision=0,
+        status=200,
+        error=None,
+        latency_us=5,
+        rows=1,
+        inputs=msgspec.UNSET,
+        outputs=msgspec.UNSET,
+        inputs_omitted=None,
+    )
+    assert isinstance(label, Labelled)
+    assert label.data == Label(label=None, row=None, reward=None, model=None)
+    assert isinstance(audit, Audited)
+    assert audit.data == Audit(action="load", by="x", reason=None, before=msgspec.UNSET, after=msgspec.UNSET)
+
+
+def test_the_public_shape_of_a_prediction() -> None:
+    """CloudEvents 1.0 in structured JSON, written out by hand: names, types, and RFC 3339."""
+    event = Prediction(
+        id="e1",
+        source=source_of("flight", "3"),
+        time=datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC),
+        subject="r1",
+        partitionkey="r1",
+        data=Answer(
+            model="flight",
+            version="3",
+            role="challenger",
+            rule="split",
+            share=0.25,
+            bucket=0.125,
+            propensity=0.25,
+            latency_us=99,
+            rows=1,
+            inputs=msgspec.Raw(b'[{"name": "x",  "data": [1.50]}]'),
+        ),
+    )
+
+    assert encode_event(event) == (
+        b'{"type":"tiltyard.prediction.v1","specversion":"1.0","id":"e1","source":"/models/flight/versions/3",'
+        b'"time":"2026-01-02T03:04:05.678000Z","subject":"r1","partitionkey":"r1",'
+        b'"datacontenttype":"application/json","data":{"model":"flight","version":"3","role":"challenger",'
+        b'"rule":"split","share":0.25,"bucket":0.125,"propensity":0.25,"latency_us":99,"rows":1,'
+        b'"inputs":[{"name": "x",  "data": [1.50]}]}}'
+    )
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -118,6 +119,199 @@ def test_retention_takes_whole_groups_from_the_front(path: Path, settings: dict[
     again = filled(path, 1)
     again.close()
     assert rows(path)[-1][0] == found[-1][0] + found[-1][1]
+
+
+def test_the_newest_group_outlives_its_age(path: Path) -> None:
+    """A log with a last group tells where it goes on, however old that group is."""
+    outbox = filled(path, 3, retention_s=0.001)
+    wait_for(lambda: outbox.backlog == 0, "the group")
+    committed_at = time.time()
+    wait_for(lambda: time.time() > committed_at + 0.01, "its age")
+
+    outbox._trim()
+
+    outbox.close()
+    assert [(first, count) for first, count, _ in rows(path)] == [(0, 3)]
+
+
+def test_only_what_was_promised_waits_for_the_disk(path: Path) -> None:
+    """A group that a client waits for is synced; so is one that went before its client asked; others are not."""
+    outbox = filled(path, 1)
+    wait_for(lambda: outbox.backlog == 0, "the group")
+
+    def level() -> int:
+        return int(outbox._connection.execute("PRAGMA synchronous").fetchone()[0])
+
+    ordinary = level()
+    asyncio.run(outbox.committed())
+    late = level()
+    outbox.append(LINE % 1)
+    wait_for(lambda: outbox.backlog == 0, "the group")
+    again = level()
+    asyncio.run(outbox.append_durably([LINE % 2]))
+
+    assert (ordinary, late, again, level()) == (1, 2, 1, 2)  # SQLite's NORMAL and FULL
+    outbox.close()
+
+
+@pytest.fixture
+def retries_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox_module, "RETRY_S", 0.001)
+
+
+def limit_pages(outbox: Outbox, pages: int) -> None:
+    """Gives the file room for so many pages: beyond them SQLite says that the disk is full."""
+    outbox._connection.execute(f"PRAGMA max_page_count = {pages}")
+
+
+@pytest.mark.usefixtures("retries_at_once")
+def test_a_full_disk_keeps_events_and_writes_them_when_there_is_room(path: Path) -> None:
+    """Refused again and again, told to who waits, then written once, whole and in order."""
+    outbox = filled(path, 0)
+    limit_pages(outbox, 10)
+    lines = [LINE % n + b" " * 1000 for n in range(200)]
+
+    with pytest.raises(OutboxError, match="cannot be written at present: database or disk is full"):
+        asyncio.run(outbox.append_durably(lines))
+
+    assert "cannot commit" in str(outbox.failure)
+    assert (rows(path), outbox.backlog, outbox.dropped_events) == ([], 200, 0)
+    assert outbox.append(LINE % 200)
+    limit_pages(outbox, 1_000_000)
+    wait_for(lambda: outbox.backlog == 0, "the events")
+    assert outbox.failure is None
+    asyncio.run(outbox.append_durably([LINE % 201]))
+    outbox.close()
+    written = b"".join(payload for _, _, payload in rows(path)).splitlines()
+    assert written == [*lines, LINE % 200, LINE % 201]
+
+
+@pytest.mark.usefixtures("retries_at_once")
+def test_what_the_disk_refuses_to_the_end_is_counted(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Closing does not wait for a disk that never has room; the loss is said and counted."""
+    outbox = filled(path, 0)
+    limit_pages(outbox, 10)
+    for _ in range(200):
+        outbox.append(b"x" * 1000)
+    wait_for(lambda: outbox.failure, "the refusal")
+
+    outbox.close()
+
+    assert (outbox.committed_events, outbox.dropped_events, outbox.backlog) == (0, 200, 0)
+    assert "lost 200 events" in caplog.text
+
+
+def test_a_large_group_is_cut_into_chunks(path: Path) -> None:
+    """20 MB at once: chunks stay near 8 MB, offsets have no gap, and who waits is told after the last."""
+    outbox = filled(path, 0)
+
+    async def store() -> int:
+        await outbox.append_durably([b"x" * 100_000] * 200)
+        return sum(count for _, count, _ in rows(path))
+
+    assert asyncio.run(store()) == 200
+    outbox.close()
+    found = rows(path)
+    assert max(len(payload) for _, _, payload in found) <= outbox_module.MAX_CHUNK_BYTES + 200_000
+    assert [first for first, _, _ in found] == [0, *[first + count for first, count, _ in found[:-1]]]
+
+
+def test_who_waits_and_goes_takes_nobody_along(path: Path) -> None:
+    """One cancelled caller of a group, and the others of the same group still learn of their commit."""
+    outbox = filled(path, 0, commit_interval_ms=20)
+
+    faults: list[dict[str, object]] = []
+
+    async def store() -> list[object]:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: faults.append(context))
+        waiting = [asyncio.create_task(outbox.append_durably([LINE % n])) for n in range(3)]
+        await asyncio.sleep(0)
+        waiting[1].cancel()
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+        await outbox.committed()
+        return results
+
+    first, second, third = asyncio.run(store())
+
+    assert (first, type(second), third) == (None, asyncio.CancelledError, None)
+    assert faults == []
+    outbox.close()
+    assert sum(count for _, count, _ in rows(path)) == 3
+
+
+def test_waiting_for_nothing_new_returns(path: Path) -> None:
+    """What was committed before is made safe against a power cut, and the caller goes on."""
+    outbox = filled(path, 3)
+    wait_for(lambda: outbox.backlog == 0, "the group")
+
+    asyncio.run(outbox.committed())
+    asyncio.run(outbox.committed())
+
+    outbox.close()
+    assert sum(count for _, count, _ in rows(path)) == 3
+
+
+def test_a_dead_writer_fails_who_waits_and_is_counted(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A bug in the thread hangs nobody: those who wait and those who come are told, and events count as dropped."""
+    outbox = filled(path, 0)
+
+    def broken(*arguments: object, **members: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(outbox, "_insert", broken)
+
+    with pytest.raises(OutboxError, match="its writer has died"):
+        asyncio.run(outbox.append_durably([LINE % 1, LINE % 2]))
+    assert not outbox.alive
+    with pytest.raises(OutboxError, match="its writer has died"):
+        asyncio.run(outbox.append_durably([LINE % 3]))
+    with pytest.raises(OutboxError, match="its writer has died"):
+        asyncio.run(outbox.committed())
+    assert not outbox.append(LINE % 4)
+    outbox.close()
+    assert (outbox.committed_events, outbox.dropped_events, outbox.backlog) == (0, 3, 0)
+    assert "a bug" in caplog.text
+
+
+def test_a_locked_file_is_refused_at_the_start(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another program holds the database's write lock: one sentence, and the writer's own lock is free again."""
+    monkeypatch.setattr(outbox_module, "BUSY_S", 0.01)
+    filled(path, 1).close()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+
+    with pytest.raises(OutboxError, match="can be written, got: database is locked"):
+        Outbox(path, EventSettings())
+    other.execute("ROLLBACK")
+    other.close()
+    Outbox(path, EventSettings()).close()
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.6, 0.95])
+def test_a_file_cut_short_is_refused(path: Path, keep: float) -> None:
+    """Half a database is no log; it is neither emptied nor written."""
+    for _ in range(4):
+        filled(path, 1000).close()
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * keep)])
+
+    with pytest.raises(OutboxError, match=r"outbox.db"):
+        Outbox(path, EventSettings())
+    assert path.stat().st_size == int(len(whole) * keep)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [("", "expected a file name"), ("folder", "unable to open database file"), ("none/log.db", "folder that can be")],
+)
+def test_a_path_that_can_be_no_file_is_refused(tmp_path: Path, name: str, sentence: str) -> None:
+    """No name at all, a folder, a folder that is not there."""
+    (tmp_path / "folder").mkdir()
+
+    with pytest.raises(OutboxError, match=sentence):
+        Outbox(tmp_path / name if name else Path(), EventSettings())
 
 
 def test_a_second_writer_is_refused(path: Path) -> None:

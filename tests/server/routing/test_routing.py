@@ -67,6 +67,32 @@ def test_faults_are_named(data: bytes, sentence: str) -> None:
         decode_route(data)
 
 
+def test_every_fault_is_named_at_once() -> None:
+    """A person mends a document in one go."""
+    data = (
+        b'{"champion": "1", "challengers": [{"version": "1", "share": -0.1}, {"version": "2", "share": 2},'
+        b' {"version": "2"}]}'
+    )
+
+    with pytest.raises(RouteError) as caught:
+        decode_route(data)
+
+    sentence = str(caught.value)
+    for part in ("got '1' twice", "share in [0, 1], got -0.1", "share in [0, 1], got 2.0", "got '2' twice"):
+        assert part in sentence
+
+
+def test_a_document_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """A folder in its place, or bytes that are no text."""
+    (tmp_path / "a" / "route.json").mkdir(parents=True)
+    (tmp_path / "route.json").write_bytes(b'{"champion": "\xff"}')
+
+    with pytest.raises(RouteError, match=r"a/route\.json: expected a readable file"):
+        read_route(tmp_path / "a", ["1"])
+    with pytest.raises(RouteError, match=r"route\.json: "):
+        read_route(tmp_path, ["1"])
+
+
 def test_a_route_names_versions_that_are_there(tmp_path: Path) -> None:
     """Without a document there is no route; with one its versions must exist."""
     assert read_route(tmp_path, ["1"]) is None
