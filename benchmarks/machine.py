@@ -1,8 +1,11 @@
 """What a figure was measured on, and small tools that all measurements share."""
 
+import hashlib
 import os
 import platform
 import shutil
+import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -14,6 +17,8 @@ from pathlib import Path
 
 LIBRARIES = ("onnxruntime", "uvicorn", "uvloop", "httptools", "msgspec", "starlette", "numpy")
 START_S = 60.0
+ROOT = Path(__file__).parents[1]
+MEASURED = ("server", "monitor")
 
 
 def describe() -> dict[str, str]:
@@ -24,6 +29,9 @@ def describe() -> dict[str, str]:
     return {
         "cpu": f"{cpu}, {os.cpu_count()} cores",
         "system": platform.platform(),
+        "sources": sources_digest(),
+        "load": f"{os.getloadavg()[0]:.2f} before the run",
+        "pinning": "taskset" if shutil.which("taskset") else "none: taskset is not installed",
         "python": platform.python_version(),
         **{name: version(name) for name in LIBRARIES},
     }
@@ -66,10 +74,46 @@ def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], log:
 
 def rss_mb(process: subprocess.Popen[bytes]) -> float:
     """Returns a process's resident memory in MB (Linux)."""
-    for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
+    status = Path(f"/proc/{process.pid}/status")
+    for line in status.read_text().splitlines() if status.exists() else ():
         if line.startswith("VmRSS"):
             return int(line.split()[1]) / 1024
     return float("nan")
+
+
+def sources_digest() -> str:
+    """Returns a digest of the code that is measured: figures of code that changed meanwhile are of no code at all."""
+    digest = hashlib.sha256()
+    for package in MEASURED:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def free_port() -> int:
+    """Returns a port of 127.0.0.1 that nothing listens on: never measure somebody else's server."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def this_process_pinned(core: int) -> Iterator[None]:
+    """Holds this process to one core while the body runs, where the system can do that."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def end_cleanly_when_terminated() -> None:
+    """Makes SIGTERM unwind like Ctrl-C, so that what was started is ended and temporary files go."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("benchmarks: terminated"))
 
 
 def median(values: list[float]) -> float:

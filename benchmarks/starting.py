@@ -3,19 +3,20 @@
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from benchmarks.machine import median, rss_mb, running, tiltyard, wait_until
+from benchmarks.machine import free_port, median, rss_mb, running, tiltyard, wait_until
 from benchmarks.models import pack_matrix_models
 
-PORT = 18_081
 IMPORTS = "import numpy, onnxruntime, pydantic_settings, starlette, typer, uvicorn, uvloop"
 
 
-def measure(folder: Path, rounds: int) -> dict[str, Any]:
+def measure(folder: Path, rounds: int, advance: Callable[[str], None]) -> dict[str, Any]:
     """Returns the median seconds to ready and the memory then, and those of the imports alone."""
     pack_matrix_models(folder / "models", versions=2)
     starts, imports, memory = [], [], []
@@ -24,14 +25,16 @@ def measure(folder: Path, rounds: int) -> dict[str, Any]:
         subprocess.run([sys.executable, "-c", IMPORTS], check=True)
         imports.append(time.perf_counter() - began)
         log = folder / "server.log"
+        port = free_port()
         command = tiltyard(
-            "serve", "--models", str(folder / "models"), "--outbox", str(folder / f"{round_}.db"), "--port", str(PORT)
+            "serve", "--models", str(folder / "models"), "--outbox", str(folder / f"{round_}.db"), "--port", str(port)
         )
         began = time.perf_counter()
         with running(command, log) as process:
-            wait_until(_answers, process, log)
+            wait_until(partial(_answers, f"http://127.0.0.1:{port}/v2/health/ready"), process, log)
             starts.append(time.perf_counter() - began)
             memory.append(rss_mb(process))
+        advance(f"start {round_ + 1}")
     return {
         "rounds": rounds,
         "start_s": median(starts),
@@ -41,8 +44,8 @@ def measure(folder: Path, rounds: int) -> dict[str, Any]:
     }
 
 
-def _answers() -> bool:
+def _answers(url: str) -> bool:
     try:
-        return httpx.get(f"http://127.0.0.1:{PORT}/v2/health/ready").status_code == 200
+        return httpx.get(url).status_code == 200
     except httpx.TransportError:
         return False
