@@ -245,6 +245,22 @@ def _regression(events: Any, name: str, value: Any, **changes: Any) -> Any:
     return events.answer(name, outputs=msgspec.Raw(json.dumps(outputs).encode()), **changes)
 
 
+@pytest.mark.parametrize("label", [10**400, -(10**400)])
+def test_a_number_no_float_holds_is_an_invalid_label(
+    events: Any, profile_of: Callable[..., VersionProfile], label: int
+) -> None:
+    """A regression's label beyond any float is counted and ignored, and what comes after it is folded."""
+    profile = profile_of(task="regression")
+    lines = [_regression(events, "a", 0.5), _regression(events, "b", 0.5)]
+    huge = events.label("a", 1)
+    huge = msgspec.structs.replace(huge, data=msgspec.structs.replace(huge.data, label=label))
+
+    delta = Fold({profile.key: profile}, _LIMITS).fold_lines(events.lines([*lines, huge, events.label("b", 0.25)]))
+
+    assert delta.counters["invalid_labels"] == 1
+    assert delta.panes[PaneKey("delay", "1", _START_US)].labelled == 1
+
+
 def test_a_regression_is_measured_in_its_own_cells(events: Any, profile_of: Callable[..., VersionProfile]) -> None:
     """Values are scores, errors are summed, and of two versions the closer one wins the pair."""
     profiles = {
