@@ -9,6 +9,7 @@ from prometheus_client.registry import Collector
 from server.eventlog.outbox import Outbox
 
 CODES = (200, 400, 500, 503)
+FEEDBACK_REFUSALS = (400, 413, 503)
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
@@ -60,6 +61,8 @@ class Metrics:
             "tiltyard_route_share", "Share of requests that an arm scores", arm, registry=self.registry
         )
         self.feedback = Counter("tiltyard_feedback", "Labels accepted", registry=self.registry)
+        refusals = Counter("tiltyard_feedback_refused", "Feedback requests refused", ["code"], registry=self.registry)
+        self.feedback_refused = {code: refusals.labels(str(code)) for code in FEEDBACK_REFUSALS}
         self.registry.register(_OutboxCollector(outbox))
 
     def refused(self, model: str, code: int) -> None:

@@ -11,6 +11,7 @@ from server.endpoints.wire import ClientGoneError, read_body, send_error, send_j
 from server.errors import InvalidRequestError, TiltyardError
 from server.identifiers import uuid7
 from server.protocol.messages import FeedbackItem
+from server.protocol.status import status_of
 from server.scoring import parse_time
 from server.service import Service
 
@@ -34,6 +35,7 @@ class Feedback:
         except ClientGoneError:
             return
         except TiltyardError as error:
+            self._service.metrics.feedback_refused[status_of(error)].inc()
             await send_error(send, error)
             return
         self._service.metrics.feedback.inc(len(items))

@@ -278,6 +278,7 @@ def test_a_malformed_label_is_named_and_nothing_of_the_request_is_kept(
 ) -> None:
     """One bad label refuses them all, by its index."""
     before = server.metric("tiltyard_feedback_total")
+    refused = server.metric('tiltyard_feedback_refused_total{code="400"}')
 
     answer = server.client.post("/v1/feedback", content=content)
 
@@ -285,6 +286,7 @@ def test_a_malformed_label_is_named_and_nothing_of_the_request_is_kept(
     assert sentence in answer.json()["error"]
     assert not [event for event in server.events() if isinstance(event, Labelled)]
     assert server.metric("tiltyard_feedback_total") == before
+    assert server.metric('tiltyard_feedback_refused_total{code="400"}') == refused + 1
 
 
 def test_a_body_beyond_the_limit_is_answered_413(serve: Callable[..., Running], packed: Path) -> None:
@@ -294,6 +296,8 @@ def test_a_body_beyond_the_limit_is_answered_413(serve: Callable[..., Running], 
 
     assert running.client.post("/v2/models/flight/infer", content=exact).status_code == 200
     assert running.client.post("/v2/models/flight/infer", content=exact + b" ").status_code == 413
+    assert running.client.post("/v1/feedback", content=exact + b" ").status_code == 413
+    assert running.metric('tiltyard_feedback_refused_total{code="413"}') == 1
     assert running.client.post("/v2/models/flight/infer", content=iter([exact, b" "])).status_code == 413
 
 
