@@ -115,6 +115,7 @@ def test_metrics_are_prometheus_text(server: Running) -> None:
         "execution_seconds",
         "route_share",
         "feedback",
+        "feedback_refused",
         "events",
         "event_backlog",
     }
