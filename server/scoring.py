@@ -16,9 +16,10 @@ from server.contract.events import Answer, Prediction, Shadow, encode_event, sou
 from server.contract.manifest import Signature
 from server.errors import InvalidRequestError, NotReadyError, OutboxError, OutboxFullError, TiltyardError
 from server.eventlog.outbox import Outbox
-from server.execution.session import Arrays, Version
+from server.execution.session import Version
 from server.identifiers import uuid7
 from server.metrics import ArmMetrics
+from server.protocol.datatypes import Arrays
 from server.protocol.json_codec import encode_arrays, join_array
 from server.protocol.status import status_of
 from server.routing.assignment import bucket_of

@@ -205,23 +205,25 @@ class Outbox:
                 return
 
     def _take(self, lines: list[bytes], waiters: list[_Commit]) -> None:
-        """Moves what waits into the group, up to a chunk's size."""
-        size = sum(map(len, lines))
-        while self._queue and size < MAX_CHUNK_BYTES:
+        """Moves all that waits into the group; the queue's bound is the group's."""
+        while self._queue:
             item = self._queue.popleft()
             if isinstance(item, _Commit):
                 waiters.append(item)
             else:
                 lines.append(item)
-                size += len(item)
 
     def _commit(self, lines: list[bytes], waiters: list[_Commit]) -> None:
-        """Writes the group as one chunk; on failure keeps the lines and tells the waiters."""
+        """Writes the group, a chunk a row; on failure keeps the lines that are left and tells the waiters."""
         error = None
         try:
-            if lines:
-                self._insert(lines, synced=bool(waiters))
-            elif waiters and self._unsynced:
+            while lines:
+                chunk = lines[: _chunk_length(lines)]
+                self._insert(chunk, synced=bool(waiters))
+                del lines[: len(chunk)]
+                self._committed_bytes += sum(map(len, chunk))
+                self.committed_events += len(chunk)
+            if waiters and self._unsynced:
                 # What they wait for went with an earlier group: any synced write takes it to the disk.
                 self._set_synchronous("FULL")
                 self._connection.execute(log_schema.UPSERT_META, ("synced_to", str(self._next_offset)))
@@ -235,9 +237,6 @@ class Outbox:
             if self.failure is not None:
                 logger.info("outbox %s: commits again", self._path)
             self.failure = None
-            self._committed_bytes += sum(map(len, lines))
-            self.committed_events += len(lines)
-            lines.clear()
         for waiter in waiters:
             waiter.tell(error)
         waiters.clear()
@@ -287,6 +286,16 @@ class Outbox:
             for name in ("page_count", "freelist_count", "page_size")
         )
         return int((pages - free) * size)
+
+
+def _chunk_length(lines: list[bytes]) -> int:
+    """Returns how many of the first lines make a chunk: one at least, and up to MAX_CHUNK_BYTES."""
+    size = 0
+    for place, line in enumerate(lines):
+        size += len(line)
+        if size >= MAX_CHUNK_BYTES:
+            return place + 1
+    return len(lines)
 
 
 class _transaction:

@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 from server.bundles.bundle import Bundle, read_bundle
 from server.contract.manifest import MODEL_FILE, ExampleTensor, Manifest, Signature, Tensor
 from server.errors import BundleError, ExecutionError
-from server.protocol.datatypes import BY_ONNX, DATATYPES
-
-Arrays = dict[str, NDArray[Any]]
+from server.protocol.datatypes import BY_ONNX, DATATYPES, Arrays
 
 # What numpy and the table of datatypes say to a tensor whose data is not of its datatype and shape.
 _NO_ARRAY = (ValueError, TypeError, KeyError, OverflowError)

@@ -1,9 +1,14 @@
 """The protocol's datatypes, and what each is in numpy, in JSON and in ONNX."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
+
+# Arrays by tensor name: what a graph takes and gives.
+Arrays = dict[str, NDArray[Any]]
 
 
 class Datatype(msgspec.Struct, frozen=True):

@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 
 from server.contract.manifest import Column, Signature, Tensor
 from server.errors import InvalidRequestError
-from server.protocol.datatypes import DATATYPES
+from server.protocol.datatypes import DATATYPES, Arrays
 from server.protocol.messages import EncodedTensor, InferenceRequest, InputTensor, RowsRequest
 
 T = TypeVar("T")
-Arrays = dict[str, NDArray[Any]]
 
 _request_decoder = msgspec.json.Decoder(InferenceRequest)
 _inputs_decoder = msgspec.json.Decoder(list[InputTensor])

@@ -195,9 +195,9 @@ def test_a_dead_shadow_runner_is_told_and_answers_go_on(
     async def ask(client: httpx.AsyncClient) -> None:
         (await client.post(INFER, json=tensors(id="a"))).raise_for_status()
         await died.wait()
-        await asyncio.sleep(0)  # the task's end is told in the loop's next turn
         ready = await client.get("/v2/health/ready")
-        assert ready.status_code == 503
+        while ready.status_code != 503:  # the task's end is told a turn of the loop later
+            ready = await client.get("/v2/health/ready")
         assert "the shadow runner has died" in ready.json()["error"]
         service.shadows._run = lambda work: None
         (await client.post(INFER, json=tensors(id="b"))).raise_for_status()
@@ -209,13 +209,14 @@ def test_a_dead_shadow_runner_is_told_and_answers_go_on(
     assert not service.outbox.alive
 
 
-def test_shadows_still_waiting_are_scored_before_the_log_closes(packed: Path, tmp_path: Path) -> None:
+def test_shadows_still_waiting_are_scored_before_the_log_closes(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A stop that leaves the runner no turn: each answer has its shadow in the log all the same."""
     service = in_process(packed, tmp_path)
 
     async def ask(client: httpx.AsyncClient) -> None:
-        await asyncio.sleep(0)  # the runner begins to wait, for a call that will not come
-        service.shadows._wake = asyncio.Event()
+        monkeypatch.setattr(service.shadows._wake, "set", lambda: None)
         for name in "abc":
             (await client.post(INFER, json=tensors(id=name))).raise_for_status()
 

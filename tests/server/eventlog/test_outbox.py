@@ -225,7 +225,9 @@ def test_who_waits_and_goes_takes_nobody_along(path: Path) -> None:
     async def store() -> list[object]:
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: faults.append(context))
         waiting = [asyncio.create_task(outbox.append_durably([LINE % n])) for n in range(3)]
-        await asyncio.sleep(0)
+        begun = asyncio.Event()
+        asyncio.get_running_loop().call_soon(begun.set)  # called after each of them has taken its first step
+        await begun.wait()
         waiting[1].cancel()
         results = await asyncio.gather(*waiting, return_exceptions=True)
         await outbox.committed()
@@ -322,3 +324,36 @@ def test_a_second_writer_is_refused(path: Path) -> None:
         Outbox(path, EventSettings())
     first.close()
     Outbox(path, EventSettings()).close()
+
+
+def test_a_label_behind_more_than_a_chunk_learns_that_the_disk_is_full(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much waits before it, a waiter is told of the refusal; afterwards nothing is missing."""
+    monkeypatch.setattr(outbox_module, "RETRY_S", 0.01)
+    outbox = Outbox(path, EventSettings())
+    write = outbox._insert
+    refusing = True
+
+    def insert(lines: list[bytes], *, synced: bool) -> None:
+        if refusing:
+            raise sqlite3.OperationalError("database or disk is full")
+        write(lines, synced=synced)
+
+    monkeypatch.setattr(outbox, "_insert", insert)
+    line = b"x" * 1_000_000
+    for _ in range(20):
+        assert outbox.append(line)
+
+    async def wait() -> None:
+        with pytest.raises(OutboxError, match="disk is full"):
+            await asyncio.wait_for(outbox.append_durably([b"label"]), 5)
+
+    asyncio.run(wait())
+    refusing = False
+    outbox.close()
+
+    found = rows(path)
+    assert sum(count for _, count, _ in found) == 21
+    assert max(len(payload) for _, _, payload in found) < 10_000_000
+    assert (outbox.committed_events, outbox.dropped_events, outbox.backlog) == (21, 0, 0)
