@@ -10,11 +10,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import machine, monitoring, serving, starting
+from benchmarks import machine, monitoring, operating, serving, starting
 from benchmarks.chart import requests_chart
 
 RESULTS = Path(__file__).parent / "results"
-PARTS = ("serving", "monitor", "start")
+PARTS = ("serving", "operating", "monitor", "start")
 START_ROUNDS = 7
 STEADY = 0.2  # the bare app's spread over its rounds, beyond which something else had the cores
 
@@ -33,13 +33,18 @@ def main() -> None:
     results: dict[str, Any] = {"machine": machine.describe()}
     console.print(results["machine"])
     starts = 3 if options.quick else max(START_ROUNDS, options.rounds)
-    seconds, flights = (2, 20_000) if options.quick else (5, 60_000)
+    seconds, flights, swaps = (2, 20_000, 100) if options.quick else (5, 60_000, 1_000)
     warm_up = f"{serving.WARM_UP['seconds']} s at {serving.WARM_UP['connections']} connections"
     console.print(
         f"seeds {serving.SEED} and {monitoring.SEED}; connections {serving.CONNECTIONS}; "
         f"rounds {rounds} of {seconds} s after a warm-up of {warm_up}; {flights:,} flights; {starts} starts"
     )
-    totals = {"serving": serving.steps(rounds), "monitor": monitoring.steps(rounds), "start": starts}
+    totals = {
+        "serving": serving.steps(rounds),
+        "operating": operating.steps(rounds),
+        "monitor": monitoring.steps(rounds),
+        "start": starts,
+    }
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         for part in parts:
@@ -52,6 +57,8 @@ def main() -> None:
                 folder = Path(name)
                 if part == "serving":
                     results[part] = serving.measure(folder, rounds, seconds, advance)
+                elif part == "operating":
+                    results[part] = operating.measure(folder, rounds, seconds, swaps, advance)
                 elif part == "monitor":
                     results[part] = monitoring.measure(folder, rounds, flights, advance)
                 else:
@@ -113,6 +120,8 @@ def _markdown(results: dict[str, Any]) -> str:
     ]
     if "serving" in results:
         lines += ["", *_serving(results["serving"])]
+    if "operating" in results:
+        lines += ["", *_operating(results["operating"])]
     if "monitor" in results:
         found = results["monitor"]
         lines += [
@@ -157,6 +166,28 @@ def _serving(found: dict[str, Any]) -> list[str]:
         f"{shadowed['shadowed']:,.0f} shadows and {shadowed['shed']:,.0f} shed shadows made "
         f"{shadowed['in_the_log']:,.0f} and {shadowed['dropped']:,.0f} were dropped. "
         f"After load the server held {found['rss_mb']:.0f} MB.",
+    ]
+
+
+def _operating(found: dict[str, Any]) -> list[str]:
+    swaps, workers, tensors, many = (found[name] for name in ("swaps", "workers", "tensors", "many"))
+    (early, early_mb), (late, late_mb) = min(swaps["rss_mb"].items()), max(swaps["rss_mb"].items())
+    one, two = (workers["requests_s"][count] for count in operating.WORKERS)
+    return [
+        f"While {swaps['swaps']:,} swaps replaced one version by the other (load, verify, warm, switch, drain, free; "
+        f"{swaps['swap_ms']:.0f} ms each), {swaps['requests']:,.0f} requests of {operating.CONNECTIONS} connections "
+        f"were answered and **{swaps['failed']:.0f} failed**; p99 {_latency(swaps['swapping_p99_us'])} against "
+        f"{_latency(swaps['quiet_p99_us'])} without swaps, ratio **{swaps['p99_ratio']:.2f}**; "
+        f"memory {late_mb:.0f} MB after {late:,} swaps, {early_mb:.0f} MB after {early:,}.",
+        "",
+        f"Two workers on two cores, wrk on the same cores: {two:,.0f} requests/s, one worker {one:,.0f}, "
+        f"ratio **{workers['ratio']:.2f}**.",
+        "",
+        f"1 MiB of FP32 to one output, {operating.TENSOR_CONNECTIONS} connections: binary "
+        f"{tensors['requests_s']['binary']:,.0f} requests/s, JSON ({tensors['json_bytes'] / 2**20:.1f} MiB) "
+        f"{tensors['requests_s']['json']:,.0f}, ratio **{tensors['ratio']:.1f}**.",
+        "",
+        f"{many['bundles']} bundles: ready after **{many['start_s']:.1f} s**, {many['rss_mb']:.0f} MB.",
     ]
 
 

@@ -27,7 +27,9 @@ from server.demo.flights import load_flights
 from server.demo.training import CHALLENGER, CHAMPION, MODEL, pack_flight_models
 from server.eventlog.outbox import Outbox
 from server.execution.session import load_version
-from server.protocol.json_codec import encode_arrays, join_array, rows_to_arrays
+from server.protocol.json_codec import encode_arrays, join_array
+from server.protocol.rows import rows_to_arrays
+from server.protocol.tensors import TensorLimits
 from server.settings import EventSettings
 
 SEED = 20_132
@@ -37,6 +39,7 @@ DISTINCT = 5_000
 PANE_S = 86_400
 DAY_US = PANE_S * 1_000_000
 LABEL_AFTER = 1_000
+LIMITS = TensorLimits(elements=1_000, rows=1, nesting=8)
 
 
 def steps(rounds: int) -> int:
@@ -84,7 +87,7 @@ def _events(models: Path, flights: int) -> list[bytes]:
     rows = values.where(values.notna(), None).to_dict("records")
     answers = []
     for row in rows:
-        arrays = rows_to_arrays([row], signature)
+        arrays = rows_to_arrays([row], signature, LIMITS)
         inputs = join_array(encode_arrays(arrays, signature.inputs))
         outputs = [join_array(encode_arrays(v.run(arrays), v.signature.outputs)) for v in versions.values()]
         answers.append((inputs, outputs))

@@ -7,9 +7,7 @@ models, several rows a request, other Python servers.
 
 import json
 import re
-import shutil
 import sqlite3
-import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -19,6 +17,7 @@ from typing import Any
 import httpx
 import numpy as np
 
+from benchmarks.load import answers, need_wrk, post, wrk
 from benchmarks.machine import free_port, median, pinned, rss_mb, running, tiltyard, wait_until
 from benchmarks.models import FLOATS, SEED, pack_matrix_models
 from server.contract import log_schema
@@ -38,8 +37,7 @@ def steps(rounds: int) -> int:
 
 def measure(folder: Path, rounds: int, seconds: int, advance: Callable[[str], None]) -> dict[str, Any]:
     """Returns medians per contestant and number of connections, and the balance of answers and events."""
-    if shutil.which("wrk") is None:
-        sys.exit("the serving benchmark needs wrk: apt-get install wrk, or brew install wrk")
+    need_wrk()
     plain, shadowed = folder / "plain", folder / "shadowed"
     pack_matrix_models(plain)
     pack_matrix_models(shadowed, versions=2)
@@ -47,8 +45,7 @@ def measure(folder: Path, rounds: int, seconds: int, advance: Callable[[str], No
     (shadowed / "bench" / "route.json").write_text(json.dumps(route))
     row = np.random.default_rng(SEED).normal(size=FLOATS).round(6)
     body = _request_body(row)
-    script = folder / "post.lua"
-    script.write_text(f"wrk.method = 'POST'\nwrk.headers['Content-Type'] = 'application/json'\nwrk.body = '{body}'\n")
+    script = post(folder, PATH, body.encode())
     expected = _expected(plain, row)
     runs: list[dict[str, Any]] = []
     memory: list[float] = []
@@ -65,13 +62,13 @@ def measure(folder: Path, rounds: int, seconds: int, advance: Callable[[str], No
                 command = tiltyard("serve", "--models", models, "--outbox", str(outbox), "--port", str(port))
             log = folder / "contestant.log"
             with running(pinned(0, command), log) as process:
-                wait_until(partial(_answers, url), process, log)
+                wait_until(partial(answers, url), process, log)
                 answer = _ask(url, body, expected)
                 if contestant == OURS:
                     (folder / "answer.json").write_bytes(answer)  # the bare app answers these very bytes
-                _wrk(script, url, WARM_UP["connections"], WARM_UP["seconds"])
+                wrk(script, url, WARM_UP["connections"], WARM_UP["seconds"])
                 for connections in CONNECTIONS:
-                    figures = _wrk(script, url, connections, seconds)
+                    figures = wrk(script, url, connections, seconds)
                     runs.append({"round": round_, "contestant": contestant, "connections": connections, **figures})
                     advance(f"round {round_ + 1}: {contestant}, {connections} connections")
                 if contestant == OURS:
@@ -108,13 +105,6 @@ def _expected(models: Path, row: np.ndarray[Any, np.dtype[Any]]) -> dict[str, li
     return {name: values.ravel().tolist() for name, values in outputs.items()}
 
 
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/v2/health/ready").status_code == 200
-    except httpx.TransportError:
-        return False
-
-
 def _ask(url: str, body: str, expected: dict[str, list[Any]]) -> bytes:
     """Returns an answer's bytes, having held every value against the packed graph's."""
     response = httpx.post(f"{url}{PATH}", content=body).raise_for_status()
@@ -122,26 +112,6 @@ def _ask(url: str, body: str, expected: dict[str, list[Any]]) -> bytes:
     if got.keys() != expected.keys() or any(not np.allclose(got[n], expected[n], 0, 1e-6) for n in got):
         sys.exit(f"{url}: expected {expected} as the packed graph says, got {got}")
     return response.content
-
-
-def _wrk(script: Path, url: str, connections: int, seconds: int) -> dict[str, float]:
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(script), f"{url}{PATH}"]
-    run = subprocess.run(pinned(1, command), capture_output=True, text=True, check=True)
-    if "Non-2xx" in run.stdout or "Socket errors" in run.stdout:
-        sys.exit(f"expected only good answers, got: {run.stdout}")
-    rate = re.search(r"Requests/sec:\s+([\d.]+)", run.stdout)
-    latency = {name: re.search(rf"{name}%\s+([\d.]+)(us|ms|s)", run.stdout) for name in ("50", "99")}
-    if rate is None or latency["50"] is None or latency["99"] is None:
-        sys.exit(f"expected wrk's summary, got: {run.stdout}")
-    return {
-        "requests_s": float(rate[1]),
-        "p50_us": _microseconds(*latency["50"].groups()),
-        "p99_us": _microseconds(*latency["99"].groups()),
-    }
-
-
-def _microseconds(value: str, unit: str) -> float:
-    return float(value) * {"us": 1, "ms": 1e3, "s": 1e6}[unit]
 
 
 def _balance(url: str) -> dict[str, float]:

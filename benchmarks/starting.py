@@ -8,8 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import httpx
-
+from benchmarks.load import answers
 from benchmarks.machine import free_port, median, rss_mb, running, tiltyard, wait_until
 from benchmarks.models import pack_matrix_models
 
@@ -31,7 +30,7 @@ def measure(folder: Path, rounds: int, advance: Callable[[str], None]) -> dict[s
         )
         began = time.perf_counter()
         with running(command, log) as process:
-            wait_until(partial(_answers, f"http://127.0.0.1:{port}/v2/health/ready"), process, log)
+            wait_until(partial(answers, f"http://127.0.0.1:{port}"), process, log)
             starts.append(time.perf_counter() - began)
             memory.append(rss_mb(process))
         advance(f"start {round_ + 1}")
@@ -42,10 +41,3 @@ def measure(folder: Path, rounds: int, advance: Callable[[str], None]) -> dict[s
         "rss_mb": median(memory),
         "runs": {"start_s": starts, "imports_s": imports, "rss_mb": memory},
     }
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url).status_code == 200
-    except httpx.TransportError:
-        return False

@@ -1,25 +1,84 @@
 """The V2 tensors of an answer, as the fold needs them: columns of inputs, predictions of outputs."""
 
 import math
+import struct
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
 
 from monitor.version_profile import VersionProfile
 
 _BYTES = "BYTES"
+_LENGTH = struct.Struct("<I")
+_BITS = {"8": 1, "16": 2, "32": 4, "64": 8}
+_PACKED = {
+    "BOOL": np.dtype("?"),
+    **{
+        f"{name}{bits}": np.dtype(f"<{kind}{size}")
+        for name, kind in (("UINT", "u"), ("INT", "i"))
+        for bits, size in _BITS.items()
+    },
+    **{f"FP{bits}": np.dtype(f"<f{_BITS[bits]}") for bits in ("16", "32", "64")},
+}
 
 
 class TensorRecord(msgspec.Struct, gc=False):
-    """A tensor in JSON: ``data`` is flat or nested, row-major, null where missing."""
+    """A tensor in JSON: ``data`` is flat or nested, row-major, null where missing.
+
+    One that came or left in binary has ``base64`` instead: its bytes, little-endian and row-major;
+    strings are each a length of 32 bits and UTF-8.
+    """
 
     name: str
     datatype: str
-    data: list[Any]
+    data: list[Any] = []
+    base64: bytes | None = None
 
 
-_tensors = msgspec.json.Decoder(list[TensorRecord])
+_decoder = msgspec.json.Decoder(list[TensorRecord])
+
+
+def _tensors(raw: bytes | memoryview) -> list[TensorRecord]:
+    """Returns the tensors of an event, each with its data.
+
+    Raises:
+        ValueError: no tensors, msgspec.DecodeError included.
+        RecursionError: data nested too deeply.
+    """
+    tensors = _decoder.decode(raw)
+    for tensor in tensors:
+        if tensor.base64 is not None:
+            tensor.data = _unpacked(tensor.base64, tensor.datatype)
+    return tensors
+
+
+def _unpacked(packed: bytes, datatype: str) -> list[Any]:
+    """Returns what a packed tensor holds as JSON would have it: flat, None for what is not finite."""
+    if datatype == _BYTES:
+        return _strings(packed)
+    if datatype not in _PACKED:
+        raise ValueError(f"expected a datatype of the protocol, got {datatype!r}")
+    array = np.frombuffer(packed, dtype=_PACKED[datatype])
+    values: list[Any] = array.tolist()
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        return [value if math.isfinite(value) else None for value in values]
+    return values
+
+
+def _strings(data: bytes) -> list[str]:
+    values = []
+    start = 0
+    while start < len(data):
+        if start + _LENGTH.size > len(data):
+            raise ValueError("expected a string's length of 4 bytes, got fewer")
+        end = start + _LENGTH.size + _LENGTH.unpack_from(data, start)[0]
+        if end > len(data):
+            raise ValueError("expected a string within its tensor, got a length beyond it")
+        values.append(data[start + _LENGTH.size : end].decode())
+        start = end
+    return values
 
 
 class Predictions(NamedTuple):
@@ -48,8 +107,8 @@ def input_columns(raw: bytes | memoryview, profile: VersionProfile, rows: int) -
         rows: how many rows the answer has.
     """
     try:
-        tensors = _tensors.decode(raw)
-    except (msgspec.DecodeError, RecursionError):
+        tensors = _tensors(raw)
+    except (ValueError, RecursionError):
         return None
     names = profile.names
     if profile.manifest.signature.layout == "matrix":
@@ -99,11 +158,11 @@ def predictions(raw: bytes | memoryview, profile: VersionProfile, rows: int) -> 
     probabilities that are not there are NaN.
     """
     try:
-        outputs = {tensor.name: flatten(tensor.data) for tensor in _tensors.decode(raw)}
+        outputs = {tensor.name: flatten(tensor.data) for tensor in _tensors(raw)}
         if profile.classes:
             return _class_predictions(outputs, profile, rows)
         values = _numbers(outputs.get(profile.value_output or "", []))
-    except (msgspec.DecodeError, RecursionError, TypeError, ValueError, OverflowError):
+    except (RecursionError, TypeError, ValueError, OverflowError):
         return NO_PREDICTIONS
     return Predictions(rows, [], values, values) if rows and len(values) == rows else NO_PREDICTIONS
 

@@ -2,51 +2,106 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
+from server.admission import Admission
 from server.bundles.repository import Repository
+from server.bundles.store import open_store
 from server.endpoints.feedback import Feedback
-from server.endpoints.inference import Inference, decode_rows, decode_tensors, respond_rows, respond_tensors
-from server.endpoints.metadata import Metadata, json_response
-from server.eventlog.outbox import Outbox
-from server.execution.session import load_version
+from server.endpoints.health import Health
+from server.endpoints.inference import Inference, Instances, NamedRows, Tensors
+from server.endpoints.metadata import Metadata
+from server.endpoints.replies import Handler, guarded, json_response
+from server.endpoints.repository import RepositoryEndpoints
+from server.eventlog.event_log import EventLog
+from server.execution.session import Version, load_version
 from server.execution.shadow import ShadowRunner
 from server.metrics import Metrics
+from server.protection.guard import Guard, exposed_host
+from server.protection.tokens import Scope, Tokens
 from server.protocol.messages import ErrorBody
+from server.protocol.tensors import TensorLimits
 from server.scoring import Scorer
-from server.service import Service, resolve_routes
+from server.service import Service
 from server.settings import Settings
+from server.swap import LocalControl, RepositoryControl, Swapper
+from server.tracing import traced
+from server.traffic import Traffic
+from server.watching import follow_bundles, follow_routes, follow_tokens
 
 logger = logging.getLogger(__name__)
 
+# Parts of Triton's protocol that its clients may ask for and that are not here.
+_UNSUPPORTED = ("trace", "logging", "systemsharedmemory", "cudasharedmemory")
 
-def build_service(settings: Settings) -> Service:
-    """Returns the running parts: bundles loaded and warm, routes resolved, the outbox open.
+
+def build_service(
+    settings: Settings,
+    log: EventLog,
+    *,
+    control: Callable[[Swapper], RepositoryControl] = LocalControl,
+    only: Iterable[tuple[str, str]] | None = None,
+    shared_metrics: Path | None = None,
+) -> Service:
+    """Returns the running parts: bundles loaded and warm, routes resolved.
+
+    Args:
+        settings: of this server.
+        log: takes the events.
+        control: how changes of the repository reach every process of this server.
+        only: model and version of the bundles to load, None for all of the store.
+        shared_metrics: the folder where the processes of this server keep their metrics.
 
     Raises:
         TiltyardError: a part cannot start. A bundle that fails is no such part: it is refused, and
             the others serve.
     """
-    repository = Repository(settings.models, load_version)
-    repository.load_all()
-    outbox = Outbox(settings.outbox, settings.events)
-    metrics = Metrics(outbox)
-    routes = resolve_routes(settings.models, repository, metrics)
-    scorer = Scorer(
-        outbox,
-        durable=settings.events.durability == "commit",
-        block_when_full=settings.events.when_full == "block",
+    limits = settings.limits
+    tokens = None if settings.tokens is None else Tokens(settings.tokens)
+    guard = Guard(tokens, exposed_host(settings.host), share=1 / settings.workers)
+    store = open_store(settings.models, settings.cache)
+    repository: Repository[Version] = Repository()
+    metrics = Metrics(log, shared_metrics)
+    traffic = Traffic(repository, metrics)
+    swapper = Swapper(store, repository, traffic, load_version, settings.drain_s)
+    swapper.load_all(only)
+    scorer = Scorer(log, settings.events)
+    return Service(
+        settings=settings,
+        store=store,
+        repository=repository,
+        traffic=traffic,
+        swapper=swapper,
+        control=control(swapper),
+        scorer=scorer,
+        shadows=ShadowRunner(scorer.score_shadow, scorer.shed_shadow, limits.shadow_queue),
+        metrics=metrics,
+        log=log,
+        tokens=tokens,
+        admission=Admission(guard, limits.concurrent_requests),
+        tensor_limits=TensorLimits(elements=limits.elements, rows=limits.rows, nesting=limits.nesting),
     )
-    shadows = ShadowRunner(scorer.score_shadow, scorer.shed_shadow, settings.limits.shadow_queue)
-    return Service(settings, repository, routes, scorer, shadows, metrics, outbox)
+
+
+def build_traced_app(service: Service) -> ASGIApp:
+    """Returns the ASGI application, with a span for each request where the settings ask for it.
+
+    Raises:
+        SettingsError: the extra that tracing needs is not installed.
+    """
+    app = build_app(service)
+    return traced(app, installed_version("tiltyard")) if service.settings.tracing else app
 
 
 def build_app(service: Service) -> Starlette:
@@ -55,43 +110,79 @@ def build_app(service: Service) -> Starlette:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            stack.callback(service.outbox.close)
+            stack.callback(service.log.close)
+            stack.callback(service.swapper.close)
             stack.callback(service.shadows.drain)
-            await stack.enter_async_context(_shadow_task(service))
+            await stack.enter_async_context(_background(service, "the shadow runner", service.shadows.run_forever()))
+            await stack.enter_async_context(_background(service, "the route watcher", follow_routes(service)))
+            if service.settings.repository == "watched":
+                await stack.enter_async_context(_background(service, "the bundle watcher", follow_bundles(service)))
+            if service.tokens is not None:
+                await stack.enter_async_context(
+                    _background(service, "the token watcher", follow_tokens(service.tokens, service.settings.watch_s))
+                )
             yield
 
+    app = Starlette(
+        routes=_routes(service),
+        lifespan=lifespan,
+        exception_handlers={HTTPException: _http_error, Exception: _own_fault},
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+def _routes(service: Service) -> list[Route]:
     metadata = Metadata(service, installed_version("tiltyard"))
-    infer = Inference(service, decode_tensors, respond_tensors)
-    routes = [
+    health = Health(service)
+    repository = RepositoryEndpoints(service)
+    infer = Inference(service, Tensors)
+
+    def get(path: str, handler: Handler, scope: Scope | None = None) -> Route:
+        return Route(path, guarded(service, scope, handler))
+
+    def post(path: str, handler: Handler, scope: Scope) -> Route:
+        return Route(path, guarded(service, scope, handler), methods=["POST"])
+
+    return [
         Route("/v2/models/{model}/infer", infer, methods=["POST"]),
         Route("/v2/models/{model}/versions/{version}/infer", infer, methods=["POST"]),
-        Route("/v1/models/{model}/predict", Inference(service, decode_rows, respond_rows), methods=["POST"]),
+        Route("/v1/models/{model}/predict", Inference(service, NamedRows), methods=["POST"]),
+        Route("/v1/models/{model}:predict", Inference(service, Instances), methods=["POST"]),
         Route("/v1/feedback", Feedback(service), methods=["POST"]),
-        Route("/v2", metadata.server),
-        Route("/v2/health/live", metadata.live),
-        Route("/v2/health/ready", metadata.ready),
-        Route("/v2/models", metadata.models),
-        Route("/v2/models/{model}", metadata.model),
-        Route("/v2/models/{model}/versions/{version}", metadata.model),
-        Route("/v2/models/{model}/ready", metadata.model_ready),
-        Route("/v2/models/{model}/versions/{version}/ready", metadata.model_ready),
-        Route("/metrics", metadata.metrics),
+        get("/v2", metadata.server),
+        get("/v2/", metadata.server),
+        Route("/health", health.health),
+        Route("/v2/health/live", health.live),
+        Route("/v2/health/ready", health.ready),
+        get("/metrics", health.metrics, "metrics"),
+        get("/v2/models", metadata.models),
+        get("/v2/models/stats", health.statistics),
+        get("/v2/models/{model}", metadata.model),
+        get("/v2/models/{model}/ready", metadata.model_ready),
+        get("/v2/models/{model}/config", metadata.config),
+        get("/v2/models/{model}/stats", health.statistics),
+        get("/v2/models/{model}/versions/{version}", metadata.model),
+        get("/v2/models/{model}/versions/{version}/ready", metadata.model_ready),
+        get("/v2/models/{model}/versions/{version}/config", metadata.config),
+        get("/v2/models/{model}/versions/{version}/stats", health.statistics),
+        get("/v1/models/{model}", metadata.named_model),
+        post("/v2/repository/index", repository.index, "admin"),
+        post("/v2/repository/models/{model}/load", repository.load, "admin"),
+        post("/v2/repository/models/{model}/unload", repository.unload, "admin"),
     ]
-    return Starlette(
-        routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _http_error, Exception: _own_fault}
-    )
 
 
 @asynccontextmanager
-async def _shadow_task(service: Service) -> AsyncIterator[None]:
-    """Runs the shadows' task; when it dies by itself, readiness says so."""
+async def _background(service: Service, name: str, work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Runs a task beside the server; when it dies by itself, readiness says so."""
 
     def note_death(task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
-            logger.error("the shadow runner has died", exc_info=task.exception())
-            service.failures.append("the shadow runner has died")
+            logger.error("%s has died", name, exc_info=task.exception())
+            service.failures.append(f"{name} has died")
 
-    task = asyncio.create_task(service.shadows.run_forever(), name="shadow-runner")
+    task = asyncio.create_task(work, name=name)
     task.add_done_callback(note_death)
     try:
         yield
@@ -103,10 +194,14 @@ async def _shadow_task(service: Service) -> AsyncIterator[None]:
 async def _http_error(request: Request, error: Exception) -> Response:
     """Answers Starlette's own 404 and 405 in the protocol's form."""
     assert isinstance(error, HTTPException)
+    path = request.url.path
     sentences = {
-        404: f"expected one of the documented paths, got {request.url.path}",
-        405: f"{request.url.path}: expected another method, got {request.method}",
+        404: f"expected one of the documented paths, got {path}",
+        405: f"{path}: expected another method, got {request.method}",
     }
+    for extension in _UNSUPPORTED:
+        if f"/{extension}" in path:
+            sentences[404] = f"{path}: the {extension} extension is not supported"
     body = ErrorBody(error=sentences.get(error.status_code, error.detail))
     return json_response(body, error.status_code, dict(error.headers or {}))
 

@@ -7,12 +7,15 @@ only the command that runs is imported.
 from importlib.metadata import EntryPoint, entry_points
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-ORDER = ("demo", "pack", "serve", "monitor")
+if TYPE_CHECKING:
+    from server.settings import Settings
+
+ORDER = ("demo", "pack", "serve", "monitor", "token")
 
 
 class Commands(TyperGroup):
@@ -31,8 +34,12 @@ class Commands(TyperGroup):
 
 
 def _command(point: EntryPoint) -> Any:
+    """Returns what an entry point names, a function or a group of commands, as a command."""
+    loaded = point.load()
+    if isinstance(loaded, typer.Typer):
+        return typer.main.get_command(loaded)
     sub = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    sub.command(name=point.name)(point.load())
+    sub.command(name=point.name)(loaded)
     return typer.main.get_command(sub)
 
 
@@ -60,10 +67,21 @@ def main() -> None:
 
 
 def serve(
-    models: Annotated[Path | None, typer.Option(help="Folder of bundles, MODELS/<model>/<version>/.")] = None,
+    models: Annotated[
+        str | None,
+        typer.Option(help="Bundles, MODELS/<model>/<version>/: a folder, or a URL such as s3://bucket/models."),
+    ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on; 127.0.0.1 by default.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one; 8080 by default.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that answer, on one socket; 1 by default.")] = None,
     outbox: Annotated[Path | None, typer.Option(help="File of the event log; outbox.db by default.")] = None,
+    repository: Annotated[
+        str | None,
+        typer.Option(
+            help="explicit (the default): versions come and go by the load/unload API; watched: with their folders."
+        ),
+    ] = None,
+    tokens: Annotated[Path | None, typer.Option(help="File of API tokens, as `tiltyard token` writes it.")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error; info by default.")] = None,
     config: Annotated[Path | None, typer.Option(help="Settings file; tiltyard.toml of this folder by default.")] = None,
 ) -> None:
@@ -72,26 +90,64 @@ def serve(
     Every flag is also a setting in tiltyard.toml and a variable: --port is TILTYARD_PORT.
     """
     # The root command's help imports this module: the server's parts only when one starts.
-    from server.app import build_app, build_service
     from server.errors import TiltyardError
-    from server.http_server import listen, run
-    from server.logs import configure_logging
     from server.settings import load_settings
 
     try:
-        settings = load_settings(config, models=models, host=host, port=port, outbox=outbox, log_level=log_level)
-        configure_logging(settings.log_level)
-        listener = listen(settings.host, settings.port)
-        service = build_service(settings)
+        settings = load_settings(
+            config,
+            models=models,
+            host=host,
+            port=port,
+            workers=workers,
+            outbox=outbox,
+            repository=repository,
+            tokens=tokens,
+            log_level=log_level,
+        )
+        status = _supervise(settings) if settings.workers > 1 else _serve_alone(settings)
     except TiltyardError as error:
         typer.echo(f"tiltyard serve: {error}", err=True)
         raise typer.Exit(1) from None
+    raise typer.Exit(status)
+
+
+def _serve_alone(settings: "Settings") -> int:
+    """Serves in this process; returns its exit status."""
+    from server.app import build_service, build_traced_app
+    from server.bundles.store import open_store
+    from server.eventlog.outbox import Outbox
+    from server.http_server import check_tls, listen, run
+    from server.logs import configure_logging
+
+    configure_logging(settings.log_level, settings.log_format)
+    check_tls(settings)
+    open_store(settings.models, settings.cache)  # a wrong folder is refused before a log is made
+    listener = listen(settings.host, settings.port)
+    outbox = Outbox(settings.outbox, settings.events)
     try:
-        started = run(build_app(service), settings, listener)
+        service = build_service(settings, outbox)
+        started = run(
+            build_traced_app(service),
+            settings,
+            listener,
+            stopping=service.stop,
+            refused=service.metrics.refused_unread,
+        )
     finally:
-        service.outbox.close()  # a second Ctrl-C skips the application's own shutdown
-    if not started:
-        raise typer.Exit(1)
+        outbox.close()  # a second Ctrl-C skips the application's own shutdown
+    return 0 if started else 1
+
+
+def _supervise(settings: "Settings") -> int:
+    """Serves in worker processes; returns the exit status."""
+    from server.cluster.supervisor import supervise
+    from server.http_server import check_tls, listen
+    from server.logs import configure_logging
+
+    configure_logging(settings.log_level, settings.log_format)
+    check_tls(settings)
+    return supervise(settings, listen(settings.host, settings.port))
 
 
 if __name__ == "__main__":

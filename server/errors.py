@@ -9,7 +9,15 @@ TiltyardError
 ├── RequestError             the client's fault
 │   ├── InvalidRequestError  the request contradicts the protocol or the model's signature
 │   ├── UnknownModelError    no such model, or no such version of it
-│   └── TooLargeError        the body is larger than the limit
+│   ├── TooLargeError        the body is larger than the limit
+│   ├── EncodingError        the body is compressed in a way the server does not know
+│   ├── ConflictError        what is asked for contradicts the present state
+│   ├── UnauthorizedError    no token, or none that is known
+│   ├── ForbiddenError       a token that may not do this
+│   └── RateLimitedError     the token has used up its requests for now
+├── OverloadedError          as many requests run as may
+├── DeadlineError            the client's deadline passed before the work began
+├── ClientGoneError          the client closed its connection before it was answered
 ├── NotReadyError            the model exists, but the version that should answer does not serve
 └── ExecutionError           the model failed on rows that fit its signature
 """
@@ -53,6 +61,43 @@ class UnknownModelError(RequestError):
 
 class TooLargeError(RequestError):
     """A body larger than the limit."""
+
+
+class EncodingError(RequestError):
+    """A body compressed in a way the server does not know."""
+
+
+class ConflictError(RequestError):
+    """A request that contradicts the present state, such as unloading what a route names."""
+
+
+class UnauthorizedError(RequestError):
+    """No token, or none that is known."""
+
+
+class ForbiddenError(RequestError):
+    """A token that may not do this."""
+
+
+class RateLimitedError(RequestError):
+    """A token that has used up its requests for now."""
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        """retry_after_s: whole seconds after which a request will be let in."""
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class OverloadedError(TiltyardError):
+    """As many requests run as may; nothing was done for this one."""
+
+
+class DeadlineError(TiltyardError):
+    """The client's deadline passed before the work began."""
+
+
+class ClientGoneError(TiltyardError):
+    """The client closed its connection before it was answered: what it asked for is left undone."""
 
 
 class NotReadyError(TiltyardError):

@@ -1,15 +1,20 @@
 """Prometheus metrics; every label is bound once, when a route names its version."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from server.eventlog.outbox import Outbox
+from server.eventlog.event_log import EventLog
 
 CODES = (200, 400, 500, 503)
 FEEDBACK_REFUSALS = (400, 413, 503)
+ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384)
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
@@ -22,7 +27,17 @@ class ArmMetrics:
         # Rollout tools fail on absent series, so the usual codes start at zero.
         self._by_code = {code: metrics.requests.labels(*self._labels, str(code)) for code in CODES}
         self._request_seconds = metrics.request_seconds.labels(*self._labels)
+        self._failed_seconds = metrics.failed_seconds.labels(model, version)
+        self._queue_seconds = metrics.queue_seconds.labels(model, version)
+        self._batch_rows = metrics.batch_rows.labels(model, version)
+        self._last_answer = metrics.last_answer.labels(model, version)
+        self._last_answer_s = 0
         self.execution_seconds = metrics.execution_seconds.labels(model, version)
+
+    def began(self, arrived_ns: int, rows: int) -> None:
+        """Counts that the graph is about to run on a request's rows, which arrived at a perf_counter_ns."""
+        self._queue_seconds.observe((time.perf_counter_ns() - arrived_ns) / 1e9)
+        self._batch_rows.observe(rows)
 
     def answered(self, code: int, seconds: float) -> None:
         """Counts one answer with its status and its time since the request arrived."""
@@ -31,54 +46,141 @@ class ArmMetrics:
             counter = self._by_code[code] = self._requests.labels(*self._labels, str(code))
         counter.inc()
         self._request_seconds.observe(seconds)
+        if code != 200:
+            self._failed_seconds.inc(seconds)
+        now_s = int(time.time())
+        if now_s != self._last_answer_s:
+            self._last_answer_s = now_s
+            self._last_answer.set(now_s)
 
 
 class Metrics:
     """All metrics of one server, in a registry of their own."""
 
-    def __init__(self, outbox: Outbox) -> None:
-        """outbox: whose counts are read whenever the metrics are."""
+    def __init__(self, log: EventLog, shared: Path | None = None) -> None:
+        """log: whose counts are read whenever the metrics are; shared: the folder where worker processes keep theirs.
+
+        With a folder, ``prometheus_client.values.ValueClass`` must be its multiprocess kind already.
+        """
         # A second series for each counter and histogram, which nothing reads.
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the library leaves it untyped
-        self.registry = CollectorRegistry()
+        own = CollectorRegistry()
         arm = ["model", "version", "role"]
-        self.requests = Counter("tiltyard_requests", "Answers by status code", [*arm, "code"], registry=self.registry)
+        version = ["model", "version"]
+        self.requests = Counter("tiltyard_requests", "Answers by status code", [*arm, "code"], registry=own)
         self.request_seconds = Histogram(
-            "tiltyard_request_seconds",
-            "From a request's arrival to its answer",
-            arm,
-            buckets=SECONDS,
-            registry=self.registry,
+            "tiltyard_request_seconds", "From a request's arrival to its answer", arm, buckets=SECONDS, registry=own
+        )
+        self.failed_seconds = Counter(
+            "tiltyard_failed_request_seconds",
+            "The part of tiltyard_request_seconds that ended in an error",
+            version,
+            registry=own,
+        )
+        self.queue_seconds = Histogram(
+            "tiltyard_queue_seconds", "From a request's arrival to its run", version, buckets=SECONDS, registry=own
         )
         self.execution_seconds = Histogram(
-            "tiltyard_execution_seconds",
-            "Time in the model's graph",
-            ["model", "version"],
-            buckets=SECONDS,
-            registry=self.registry,
+            "tiltyard_execution_seconds", "Time in the model's graph", version, buckets=SECONDS, registry=own
+        )
+        self.batch_rows = Histogram(
+            "tiltyard_batch_rows", "Rows in one run of the graph", version, buckets=ROWS, registry=own
+        )
+        self.last_answer = Gauge(
+            "tiltyard_last_answer_timestamp_seconds",
+            "When a version last answered, to the second",
+            version,
+            multiprocess_mode="max",
+            registry=own,
         )
         self.route_share = Gauge(
-            "tiltyard_route_share", "Share of requests that an arm scores", arm, registry=self.registry
+            "tiltyard_route_share",
+            "Share of requests that an arm scores",
+            arm,
+            multiprocess_mode="mostrecent",
+            registry=own,
         )
-        self.feedback = Counter("tiltyard_feedback", "Labels accepted", registry=self.registry)
-        refusals = Counter("tiltyard_feedback_refused", "Feedback requests refused", ["code"], registry=self.registry)
-        self.feedback_refused = {code: refusals.labels(str(code)) for code in FEEDBACK_REFUSALS}
-        self.registry.register(_OutboxCollector(outbox))
+        self.feedback = Counter("tiltyard_feedback", "Labels accepted", registry=own)
+        self._feedback_refused = Counter(
+            "tiltyard_feedback_refused", "Feedback requests refused", ["code"], registry=own
+        )
+        for code in FEEDBACK_REFUSALS:
+            self._feedback_refused.labels(str(code))
+        if shared is None:
+            self.registry = own
+        else:
+            self.registry = CollectorRegistry()
+            MultiProcessCollector(self.registry, path=str(shared))  # type: ignore[no-untyped-call]  # as above
+        self.registry.register(_LogCollector(log))
 
     def refused(self, model: str, code: int) -> None:
         """Counts a request refused before a version was known. model: a known name, or ""."""
         self.requests.labels(model, "", "none", str(code)).inc()
 
+    def refused_unread(self, code: int) -> None:
+        """Counts a request that HTTP itself ended, before it was known what it is about."""
+        self.refused("", code)
 
-class _OutboxCollector(Collector):
-    """Reads the outbox's own counters, so that the hot path counts nothing twice."""
+    def feedback_was_refused(self, code: int) -> None:
+        """Counts a feedback request that was answered with an error."""
+        self._feedback_refused.labels(str(code)).inc()
 
-    def __init__(self, outbox: Outbox) -> None:
-        self._outbox = outbox
+    def totals(self) -> dict[tuple[str, str], "Totals"]:
+        """Returns what each version, by model and version, has done since the start; shadows are left out."""
+        found: dict[tuple[str, str], dict[str, float]] = {}
+        for metric in self.registry.collect():
+            for sample in metric.samples:
+                labels = sample.labels
+                if labels.get("version") and labels.get("role") != "shadow":
+                    name = sample.name
+                    if name == "tiltyard_requests_total":
+                        name = "succeeded" if labels["code"] == "200" else "failed"
+                    sums = found.setdefault((labels["model"], labels["version"]), {})
+                    sums[name] = sums.get(name, 0.0) + sample.value
+        return {key: _totals(sums) for key, sums in found.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What one version has done: how often and for how long, in seconds."""
+
+    succeeded: int
+    failed: int
+    request_s: float
+    failed_s: float
+    queue_s: float
+    executions: int
+    execution_s: float
+    rows: int
+    last_answer_s: float
+
+
+def _totals(sums: Mapping[str, float]) -> Totals:
+    return Totals(
+        succeeded=int(sums.get("succeeded", 0)),
+        failed=int(sums.get("failed", 0)),
+        request_s=sums.get("tiltyard_request_seconds_sum", 0.0),
+        failed_s=sums.get("tiltyard_failed_request_seconds_total", 0.0),
+        queue_s=sums.get("tiltyard_queue_seconds_sum", 0.0),
+        executions=int(sums.get("tiltyard_execution_seconds_count", 0)),
+        execution_s=sums.get("tiltyard_execution_seconds_sum", 0.0),
+        rows=int(sums.get("tiltyard_batch_rows_sum", 0)),
+        last_answer_s=sums.get("tiltyard_last_answer_timestamp_seconds", 0.0),
+    )
+
+
+NOTHING_DONE = _totals({})
+
+
+class _LogCollector(Collector):
+    """Reads the log's own counters, so that the hot path counts nothing twice."""
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
 
     def collect(self) -> Iterator[Metric]:
         events = CounterMetricFamily("tiltyard_events", "Events by outcome", labels=["outcome"])
-        events.add_metric(["logged"], self._outbox.committed_events)
-        events.add_metric(["dropped"], self._outbox.dropped_events)
+        events.add_metric(["logged"], self._log.committed_events)
+        events.add_metric(["dropped"], self._log.dropped_events)
         yield events
-        yield GaugeMetricFamily("tiltyard_event_backlog", "Events waiting for their commit", self._outbox.backlog)
+        yield GaugeMetricFamily("tiltyard_event_backlog", "Events waiting for their commit", self._log.backlog)

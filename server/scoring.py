@@ -5,7 +5,7 @@ becomes arrays, and that is the payload's business.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -14,31 +14,63 @@ import msgspec
 
 from server.contract.events import Answer, Prediction, Shadow, encode_event, source_of
 from server.contract.manifest import Signature
-from server.errors import InvalidRequestError, NotReadyError, OutboxError, OutboxFullError, TiltyardError
-from server.eventlog.outbox import Outbox
+from server.errors import (
+    ClientGoneError,
+    DeadlineError,
+    InvalidRequestError,
+    NotReadyError,
+    OutboxError,
+    OutboxFullError,
+    TiltyardError,
+)
+from server.eventlog.event_log import EventLog
 from server.execution.session import Version
 from server.identifiers import uuid7
 from server.metrics import ArmMetrics
 from server.protocol.datatypes import Arrays
-from server.protocol.json_codec import encode_arrays, join_array
+from server.protocol.json_codec import join_array
 from server.protocol.status import status_of
+from server.protocol.tensors import SelectedOutput, encode_outputs
 from server.routing.assignment import bucket_of
+from server.settings import EventSettings
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """A request's rows as one version takes them, and as the event keeps them."""
+    """A request's rows as one version takes them, and as the event keeps them.
+
+    ``selected`` are the outputs the client wants, in its order.
+    """
 
     arrays: Arrays
     count: int
     inputs: msgspec.Raw
+    selected: list[SelectedOutput]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who waits for an answer: until when, of time.perf_counter_ns, and whether it is still there."""
+
+    arrived_ns: int
+    deadline_ns: int | None
+    gone: Callable[[], bool]
+
+    def check(self) -> None:
+        """Raises DeadlineError or ClientGoneError when nobody waits for the answer any more."""
+        if self.deadline_ns is not None and time.perf_counter_ns() > self.deadline_ns:
+            allowed_ms = (self.deadline_ns - self.arrived_ns) / 1e6
+            raise DeadlineError(f"expected to begin within {allowed_ms:g} ms of the request's arrival, got to it later")
+        if self.gone():
+            raise ClientGoneError("the client left before its request was worked on")
 
 
 class Payload(Protocol):
     """A request's body, which becomes rows once the version that answers is known."""
 
-    request_id: str | None
+    request_id: str
     event_time: datetime | None
+    caller: Caller
 
     def rows(self, signature: Signature) -> Rows:
         """Returns the rows for a version of this signature, or raises InvalidRequestError."""
@@ -73,13 +105,14 @@ class ModelRoute:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """An answer: outputs as arrays and as V2 tensors, in the signature's order."""
+    """An answer: outputs as arrays and as the event has them, in the signature's order."""
 
     request_id: str
     model: str
     version: Version
     outputs: Arrays
     tensors: list[bytes]
+    selected: list[SelectedOutput]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,43 +138,46 @@ class ShadowQueue(Protocol):
 class Scorer:
     """Answers requests and turns every answer into an event."""
 
-    def __init__(self, outbox: Outbox, *, durable: bool, block_when_full: bool) -> None:
-        """durable: answers wait for their commit; block_when_full: no answer without room for its event."""
-        self._outbox = outbox
-        self._durable = durable
-        self._block_when_full = block_when_full
+    def __init__(self, log: EventLog, events: EventSettings) -> None:
+        """log: takes an event for every answer; events: how."""
+        self._log = log
+        self._durable = events.durability == "commit"
+        self._block_when_full = events.when_full == "block"
+        self._input_bytes = events.input_bytes
 
-    async def score(
-        self, route: ModelRoute, version: str | None, payload: Payload, arrived_ns: int, shadows: ShadowQueue
-    ) -> Scored:
+    async def score(self, route: ModelRoute, version: str | None, payload: Payload, shadows: ShadowQueue) -> Scored:
         """Returns the answer of the version that the route or the client chose.
 
         Args:
             route: the model's traffic.
             version: the client's choice, None to let the route decide; must be in the route.
             payload: the request.
-            arrived_ns: when it arrived, of time.perf_counter_ns.
             shadows: takes the work of challengers, to run after the answer.
 
         Raises:
             TiltyardError: any of errors.py that an answer can end in; its event is logged as well.
         """
         arm, rule = _choose(route, version)
-        request_id = payload.request_id or uuid7()
+        arrived_ns = payload.caller.arrived_ns
+        request_id = payload.request_id
         moment = payload.event_time or datetime.now(UTC)
         bucket = bucket_of(route.salt, request_id)
         try:
-            if self._block_when_full and self._outbox.full:
+            if self._block_when_full and self._log.full:
                 raise OutboxFullError("the event log has no room: try again later")
-            rows, outputs, tensors = _execute(arm, payload)
+            rows = payload.rows(arm.version.signature)
+            payload.caller.check()
+            arm.metrics.began(arrived_ns, rows.count)
+            outputs, tensors = _execute(arm, rows)
+        except ClientGoneError as error:
+            arm.metrics.answered(status_of(error), _seconds_since(arrived_ns))
+            raise
         except TiltyardError as error:
             answer = _answer(route, arm, rule, bucket, arrived_ns, status=status_of(error), error=str(error), rows=0)
             self._record(Prediction, request_id, moment, answer)
             arm.metrics.answered(answer.status, _seconds_since(arrived_ns))
             raise
-        answer = _answer(
-            route, arm, rule, bucket, arrived_ns, rows=rows.count, inputs=rows.inputs, outputs=join_array(tensors)
-        )
+        answer = _answer(route, arm, rule, bucket, arrived_ns, outputs=join_array(tensors), **self._kept(rows))
         self._record(Prediction, request_id, moment, answer)
         if version is None:
             for shadow in route.shadows:
@@ -149,22 +185,23 @@ class Scorer:
                     shadows.offer(ShadowWork(route, shadow, payload, request_id, bucket, moment))
         if self._durable:
             try:
-                await self._outbox.committed()
+                await self._log.committed()
             except OutboxError as error:
                 arm.metrics.answered(status_of(error), _seconds_since(arrived_ns))
                 raise
         arm.metrics.answered(200, _seconds_since(arrived_ns))
-        return Scored(request_id, route.model, arm.version, outputs, tensors)
+        return Scored(request_id, route.model, arm.version, outputs, tensors, rows.selected)
 
     def score_shadow(self, work: ShadowWork) -> None:
         """Scores a request for a challenger and logs what it would have said, a failure included."""
         started_ns = time.perf_counter_ns()
         try:
-            rows, _, tensors = _execute(work.arm, work.payload)
+            rows = work.payload.rows(work.arm.version.signature)
+            _, tensors = _execute(work.arm, rows)
         except TiltyardError as error:
             self._record_shadow(work, started_ns, status=status_of(error), error=str(error), rows=0)
             return
-        self._record_shadow(work, started_ns, rows=rows.count, inputs=rows.inputs, outputs=join_array(tensors))
+        self._record_shadow(work, started_ns, outputs=join_array(tensors), **self._kept(rows))
 
     def shed_shadow(self, work: ShadowWork) -> None:
         """Logs that a challenger was not asked, for want of time."""
@@ -175,6 +212,12 @@ class Scorer:
         self._record(Shadow, work.request_id, work.time, answer)
         work.arm.metrics.answered(answer.status, _seconds_since(started_ns))
 
+    def _kept(self, rows: Rows) -> dict[str, Any]:
+        """Returns what an answer's event keeps of its rows."""
+        if len(rows.inputs) > self._input_bytes:
+            return {"rows": rows.count, "inputs_omitted": "cut"}
+        return {"rows": rows.count, "inputs": rows.inputs}
+
     def _record(self, kind: type[Prediction] | type[Shadow], request_id: str, moment: datetime, answer: Answer) -> None:
         event = kind(
             id=uuid7(),
@@ -184,7 +227,7 @@ class Scorer:
             partitionkey=request_id,
             data=answer,
         )
-        self._outbox.append(encode_event(event))
+        self._log.append(encode_event(event))
 
 
 def event_time_of(parameters: Mapping[str, Any] | None) -> datetime | None:
@@ -216,12 +259,12 @@ def _choose(route: ModelRoute, version: str | None) -> tuple[Arm, str]:
     return route.champion, "champion"
 
 
-def _execute(arm: Arm, payload: Payload) -> tuple[Rows, Arrays, list[bytes]]:
-    rows = payload.rows(arm.version.signature)
+def _execute(arm: Arm, rows: Rows) -> tuple[Arrays, list[bytes]]:
     started_ns = time.perf_counter_ns()
     outputs = arm.version.run(rows.arrays)
     arm.metrics.execution_seconds.observe(_seconds_since(started_ns))
-    return rows, outputs, encode_arrays(outputs, arm.version.signature.outputs)
+    packed = frozenset(output.name for output in rows.selected if output.binary)
+    return outputs, encode_outputs(outputs, arm.version.signature.outputs, packed)
 
 
 def _answer(route: ModelRoute, arm: Arm, rule: str, bucket: float, started_ns: int, **members: Any) -> Answer:

@@ -4,7 +4,7 @@ Flags win over ``TILTYARD_*`` variables, those over ``tiltyard.toml``, that over
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -30,6 +30,9 @@ class EventSettings(BaseModel):
     queue_bytes: int = Field(64 * MIB, ge=MIB, description="events waiting for their commit, in bytes, at most")
     retention_bytes: int = Field(4096 * MIB, ge=MIB, description="the log's size at most; the oldest chunks go first")
     retention_s: float = Field(30 * 86400.0, gt=0, description="the age of an event at most; older chunks go")
+    input_bytes: int = Field(
+        4 * MIB, ge=0, description="inputs beyond this are left out of their event, which says so (`cut`)"
+    )
     client_time: bool = Field(
         False, description="take an event's time from the request's `parameters.time` (replays and backfills)"
     )
@@ -40,10 +43,30 @@ class LimitSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    body_bytes: int = Field(64 * MIB, ge=1024, description="a request's body, in bytes")
-    elements: int = Field(16_000_000, ge=1, description="tensor elements of one request")
-    feedback_items: int = Field(100_000, ge=1, description="labels in one feedback request")
+    body_bytes: int = Field(64 * MIB, ge=1024, description="a request's body as sent, in bytes; more is answered 413")
+    decompressed_bytes: int = Field(64 * MIB, ge=1024, description="a compressed body once decompressed; 413")
+    elements: int = Field(16_000_000, ge=1, description="tensor elements of one request; 400")
+    rows: int = Field(1_000_000, ge=1, description="rows of one request; 400")
+    nesting: int = Field(64, ge=1, le=500, description="depth of arrays and objects in a request's JSON; 400")
+    header_bytes: int = Field(64 * 1024, ge=1024, description="a request's target and headers together; 431")
+    header_s: float = Field(10.0, gt=0, description="time for a request's headers to arrive; 408")
+    body_s: float = Field(60.0, gt=0, description="time for a request's body to arrive after its headers; 408")
+    idle_s: float = Field(15.0, gt=0, description="how long a connection without a request stays open; closed")
+    concurrent_requests: int = Field(1024, ge=1, description="requests being worked on, each worker's own; 503")
+    feedback_items: int = Field(100_000, ge=1, description="labels in one feedback request; 400")
     shadow_queue: int = Field(1000, ge=1, description="requests waiting for their shadow; more are shed and counted")
+
+
+class TlsSettings(BaseModel):
+    """Encryption; without a certificate the server speaks plain HTTP."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    certificate: Path | None = Field(None, description="PEM file of the server's certificate and its chain")
+    key: Path | None = Field(None, description="PEM file of its private key")
+    client_ca: Path | None = Field(
+        None, description="PEM file of authorities; with it every client must show a certificate of theirs"
+    )
 
 
 class Settings(BaseSettings):
@@ -57,20 +80,50 @@ class Settings(BaseSettings):
         nested_model_default_partial_update=True,
     )
 
-    models: Path = Field(Path("models"), description="folder of bundles, MODELS/<model>/<version>/")
+    models: str = Field(
+        "models", min_length=1, description="bundles, MODELS/<model>/<version>/: a folder, or a URL that fsspec knows"
+    )
+    repository: Literal["explicit", "watched"] = Field(
+        "explicit",
+        description="after the start, versions come and go by the load/unload API (`explicit`) or with their folders "
+        "(`watched`)",
+    )
+    watch_s: float = Field(0.5, gt=0, le=60, description="how often folders and route documents are looked at")
+    cache: Path = Field(Path("bundle-cache"), description="where bundles of a URL are kept, by their digests")
     outbox: Path = Field(Path("outbox.db"), description="file of the embedded event log")
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    workers: int = Field(1, ge=1, le=64, description="processes that answer, on one socket and with one event log")
+    tokens: Path | None = Field(
+        None, description="file of API tokens (`tiltyard token`); without one nobody needs a token"
+    )
+    stop_delay_s: float = Field(
+        0.0, ge=0, description="how long a stopping server says it is not ready and still serves"
+    )
     drain_s: float = Field(10.0, ge=0, description="how long running requests may take after a stop is asked for")
+    flush_s: float = Field(5.0, gt=0, description="how long the last events may take to reach the disk at the end")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is logged at least")
+    log_format: Literal["text", "json"] = Field("text", description="one line a record, for people or for machines")
+    tracing: bool = Field(False, description="OpenTelemetry spans (extra `otel`), sent as OTEL_* variables say")
     events: EventSettings = Field(default_factory=EventSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
+    tls: TlsSettings = Field(default_factory=TlsSettings)
 
     @model_validator(mode="before")
     @classmethod
     def _without_the_monitors(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Leaves out the table that ``tiltyard.toml`` keeps for the monitor."""
         return {name: value for name, value in values.items() if name != "monitor"}
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        """Refuses half of a pair of TLS files."""
+        tls = self.tls
+        if (tls.certificate is None) != (tls.key is None):
+            raise ValueError("tls: expected certificate and key together, got one of them")
+        if tls.client_ca is not None and tls.certificate is None:
+            raise ValueError("tls: expected a certificate and key beside client_ca, got none")
+        return self
 
     @classmethod
     def settings_customise_sources(

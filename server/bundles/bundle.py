@@ -39,7 +39,7 @@ def read_bundle(folder: Path) -> Bundle:
         BundleError: a file is missing or unreadable, differs from its digest, or contradicts the
             folder's names.
     """
-    manifest = _decode(folder / MANIFEST_FILE, _read(folder / MANIFEST_FILE), decode_manifest)
+    manifest = decode_file(folder / MANIFEST_FILE, _read(folder / MANIFEST_FILE), decode_manifest)
     for name, got in (("model", folder.parent.name), ("version", folder.name)):
         said = getattr(manifest, name)
         if said != got:
@@ -48,7 +48,7 @@ def read_bundle(folder: Path) -> Bundle:
         if name not in manifest.files:
             raise BundleError(f"{folder / MANIFEST_FILE}: expected the digest of {name} in files, got none")
     files = {name: _verified(folder, name, manifest) for name in manifest.files}
-    examples = _decode(folder / EXAMPLES_FILE, files[EXAMPLES_FILE], decode_examples)
+    examples = decode_file(folder / EXAMPLES_FILE, files[EXAMPLES_FILE], decode_examples)
     return Bundle(folder=folder, manifest=manifest, model=files[MODEL_FILE], examples=examples)
 
 
@@ -73,7 +73,8 @@ def _read(path: Path) -> bytes:
         raise BundleError(f"{str(path)!r}: expected a readable file, got a name that no file has: {error}") from error
 
 
-def _decode(path: Path, data: bytes, decode: Callable[[bytes], T]) -> T:
+def decode_file(path: Path | str, data: bytes, decode: Callable[[bytes], T]) -> T:
+    """Returns what a bundle's JSON file says, or raises BundleError with its path."""
     try:
         return decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

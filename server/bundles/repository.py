@@ -1,47 +1,65 @@
-"""Which models and versions there are, and which of them serve.
+"""Which versions of which models are loaded, and why the others are not.
 
-The repository knows folders and states; how a folder becomes something that answers is the
-``load`` callable's business.
+The repository only remembers. Where bundles come from is the store's business, how one becomes
+something that answers the loader's, and when that happens the swap's.
 """
 
-import logging
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Generic, TypeVar
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
 
-from server.errors import BundleError, NotReadyError, SettingsError, UnknownModelError
-
-logger = logging.getLogger(__name__)
+from server.errors import BundleError, NotReadyError, UnknownModelError
 
 V = TypeVar("V")
+State = Literal["READY", "LOADING", "UNLOADING", "UNAVAILABLE"]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a version is at, and for an unavailable one why."""
+
+    state: State
+    reason: str = ""
 
 
 class Repository(Generic[V]):
-    """The versions of all models, each loaded or kept with the reason why not."""
+    """The versions of all models: those that serve, and those refused with the reason."""
 
-    def __init__(self, root: Path, load: Callable[[Path], V]) -> None:
-        """root: the folder MODELS; load: returns a version from its folder or raises BundleError."""
-        self._root = root
-        self._load = load
+    def __init__(self) -> None:
         self._versions: dict[str, dict[str, V | BundleError]] = {}
+        self._changing: dict[tuple[str, str], State] = {}
+        self._reports: dict[tuple[str, str], str] = {}
 
-    def load_all(self) -> None:
-        """Loads every version found. One that fails is kept with its reason while the others serve.
+    def put(self, model: str, version: str, loaded: V) -> V | None:
+        """Makes a version serve; returns the one it replaces."""
+        versions = self._versions.setdefault(model, {})
+        former = versions.get(version)
+        versions[version] = loaded
+        self._reports.pop((model, version), None)
+        return None if isinstance(former, BundleError) else former
 
-        Raises:
-            SettingsError: the folder of models is not there.
-        """
-        if not self._root.is_dir():
-            raise SettingsError(f"models {self._root}: expected a folder of bundles, found none")
-        for folder in _bundle_folders(self._root):
-            versions = self._versions.setdefault(folder.parent.name, {})
-            try:
-                versions[folder.name] = self._load(folder)
-            except BundleError as error:
-                versions[folder.name] = error
-                logger.error("refused %s version %s: %s", folder.parent.name, folder.name, error)
-        if not self._versions:
-            logger.warning("models %s: found no bundle; every prediction will be answered 404", self._root)
+    def refuse(self, model: str, version: str, reason: BundleError) -> None:
+        """Keeps a version that should serve and cannot, with the reason."""
+        self._versions.setdefault(model, {})[version] = reason
+
+    def report(self, model: str, version: str, reason: str) -> None:
+        """Notes why a version could not be loaded while the server runs; what serves is untouched."""
+        self._reports[model, version] = reason
+
+    def remove(self, model: str, version: str) -> V | None:
+        """Forgets a version; returns what served under its name."""
+        versions = self._versions.get(model, {})
+        former = versions.pop(version, None)
+        self._reports.pop((model, version), None)
+        if not versions:
+            self._versions.pop(model, None)
+        return None if isinstance(former, BundleError) else former
+
+    def mark(self, model: str, version: str, state: State | None) -> None:
+        """Notes that a version is being loaded or unloaded; None ends that."""
+        if state is None:
+            self._changing.pop((model, version), None)
+        else:
+            self._changing[model, version] = state
 
     def models(self) -> list[str]:
         """Returns the names of all models, those without a serving version included."""
@@ -75,6 +93,17 @@ class Repository(Generic[V]):
             raise NotReadyError(f"model {model!r} version {version!r} does not serve: its bundle was refused")
         return entry
 
+    def status(self, model: str, version: str) -> Status | None:
+        """Returns what a version is at, None for one of which nothing is known."""
+        entry = self._versions.get(model, {}).get(version)
+        changing = self._changing.get((model, version))
+        if changing is not None:
+            return Status(changing)
+        if entry is None:
+            reason = self._reports.get((model, version))
+            return None if reason is None else Status("UNAVAILABLE", reason)
+        return Status("UNAVAILABLE", str(entry)) if isinstance(entry, BundleError) else Status("READY")
+
     def _of(self, model: str) -> dict[str, V | BundleError]:
         try:
             return self._versions[model]
@@ -85,11 +114,3 @@ class Repository(Generic[V]):
 def version_key(version: str) -> tuple[int, int, str]:
     """Returns a sort key that puts numbers in their order, before all other names."""
     return (0, int(version), "") if version.isdecimal() else (1, 0, version)
-
-
-def _bundle_folders(root: Path) -> Iterator[Path]:
-    for model in sorted(root.iterdir()):
-        if model.is_dir() and not model.name.startswith("."):
-            for version in sorted(model.iterdir()):
-                if version.is_dir() and not version.name.startswith("."):
-                    yield version

@@ -12,7 +12,8 @@ BASELINE_FILE = "baseline.json"
 EXAMPLES_FILE = "examples.json"
 CARD_FILE = "README.md"
 
-Task = Literal["binary", "multiclass", "regression"]
+Task = Literal["binary", "multiclass", "regression", "tensors"]
+Layout = Literal["columns", "matrix", "tensors"]
 LabelClass = bool | int | str
 
 
@@ -32,13 +33,15 @@ class Tensor(msgspec.Struct, frozen=True, kw_only=True):
     """An input or output of the graph, as the protocol's metadata shows it; -1 is a free dimension.
 
     ``role`` tells what an output means: the predicted ``label``, the ``probabilities`` of the
-    classes (rows, classes), or a regression's ``value``.
+    classes (rows, classes), or a regression's ``value``. ``symbols`` has the graph's name of each
+    dimension, "" for one that is fixed or nameless: those of one name have one size in a request.
     """
 
     name: str
     datatype: str
     shape: list[int]
     role: Literal["label", "probabilities", "value"] | None = None
+    symbols: list[str] = []
 
 
 class Signature(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,12 +49,13 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True):
 
     Layout ``columns``: ``inputs[i]`` has shape (-1, 1) and is ``columns[i]``, by the same name.
     Layout ``matrix``: one input of shape (-1, columns), whose columns are in the order of ``columns``.
+    Layout ``tensors``: inputs of any shapes, which are no table's rows; ``columns`` is empty.
     """
 
-    layout: Literal["columns", "matrix"]
+    layout: Layout
     inputs: list[Tensor]
     outputs: list[Tensor]
-    columns: list[Column]
+    columns: list[Column] = []
 
 
 class FileDigest(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,21 +76,25 @@ class TrainingData(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a bundle says of itself. ``metrics`` were measured on the table it was packed with."""
+    """What a bundle says of itself. ``metrics`` were measured on the table it was packed with.
+
+    Task and layout ``tensors`` go together: a graph packed by itself, of which no table is known and
+    which has no baseline.
+    """
 
     format: Literal[1] = FORMAT
     model: str
     version: str
     created_at: datetime
     task: Task
-    target: str
+    target: str = ""
     classes: list[LabelClass] = []
     signature: Signature
     estimator: str
-    hyperparameters: dict[str, Any]
+    hyperparameters: dict[str, Any] = {}
     packages: dict[str, str]
-    data: TrainingData
-    metrics: dict[str, float]
+    data: TrainingData | None = None
+    metrics: dict[str, float] = {}
     parity: dict[str, float] = {}
     files: dict[str, FileDigest]
 
@@ -123,21 +131,47 @@ def decode_manifest(data: bytes) -> Manifest:
         msgspec.DecodeError: not JSON, not a manifest, or a signature that contradicts its layout.
     """
     manifest = _manifest_decoder.decode(data)
-    signature = manifest.signature
-    if signature.layout == "columns":
-        expected = [column.name for column in signature.columns]
-        got = [tensor.name for tensor in signature.inputs]
-        if expected != got:
-            raise msgspec.ValidationError(f"Expected inputs {expected} as in columns, got {got} - at `$.signature`")
-    elif len(signature.inputs) != 1:
-        raise msgspec.ValidationError(
-            f"Expected one input in layout matrix, got {len(signature.inputs)} - at `$.signature.inputs`"
-        )
-    if manifest.task != "regression" and len(manifest.classes) < 2:
-        raise msgspec.ValidationError(
-            f"Expected at least two classes for task {manifest.task}, got {manifest.classes} - at `$.classes`"
-        )
+    signature, task = manifest.signature, manifest.task
+    if (signature.layout == "tensors") != (task == "tensors"):
+        raise _contradiction("layout and task tensors together", f"{signature.layout} and {task}", "signature.layout")
+    if not signature.inputs:
+        raise _contradiction("at least one input", "none", "signature.inputs")
+    if not signature.outputs:
+        raise _contradiction("at least one output", "none", "signature.outputs")
+    for kind, tensors in (("inputs", signature.inputs), ("outputs", signature.outputs)):
+        names = [tensor.name for tensor in tensors]
+        if len(set(names)) != len(names):
+            raise _contradiction("names that differ", str(names), f"signature.{kind}")
+    if signature.layout != "tensors":
+        _check_table(manifest)
     return manifest
+
+
+def _check_table(manifest: Manifest) -> None:
+    """Refuses a table's signature whose columns, inputs and outputs do not fit each other."""
+    signature, task = manifest.signature, manifest.task
+    names = [column.name for column in signature.columns]
+    if signature.layout == "columns":
+        got = [(tensor.name, tensor.datatype, tensor.shape) for tensor in signature.inputs]
+        expected = [(column.name, column.datatype, [-1, 1]) for column in signature.columns]
+        if expected != got:
+            raise _contradiction(f"inputs {expected} as in columns", str(got), "signature")
+    else:
+        shapes = [tensor.shape for tensor in signature.inputs]
+        if shapes != [[-1, len(names)]]:
+            raise _contradiction(f"one input of shape [-1, {len(names)}]", f"shapes {shapes}", "signature.inputs")
+        datatype = signature.inputs[0].datatype
+        if any(column.datatype != datatype for column in signature.columns):
+            raise _contradiction(f"columns of datatype {datatype} as the matrix", "others", "signature.columns")
+    if task != "regression" and len(manifest.classes) < 2:
+        raise _contradiction(f"at least two classes for task {task}", str(manifest.classes), "classes")
+    role = "value" if task == "regression" else "label"
+    if role not in {tensor.role for tensor in signature.outputs}:
+        raise _contradiction(f"an output of role {role} for task {task}", "none", "signature.outputs")
+
+
+def _contradiction(expected: str, got: str, place: str) -> msgspec.ValidationError:
+    return msgspec.ValidationError(f"Expected {expected}, got {got} - at `$.{place}`")
 
 
 def decode_examples(data: bytes) -> Examples:

@@ -13,6 +13,7 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from server.bundles.folder_store import ROUTE_FILE
 from server.demo import replay
 from server.demo.flights import load_flights
 from server.demo.processes import Command, ProcessError, free_port
@@ -20,7 +21,6 @@ from server.demo.report import print_report
 from server.demo.training import CHALLENGER, CHAMPION, MODEL, pack_flight_models
 from server.errors import SettingsError
 from server.routing.document import Challenger, Route
-from server.routing.store import ROUTE_FILE
 
 MARKER = ".tiltyard-demo"
 DAY_S = 86_400

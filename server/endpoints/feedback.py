@@ -7,7 +7,7 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from server.contract.events import Label, Labelled, LabelValue, encode_event
-from server.endpoints.wire import ClientGoneError, read_body, send_error, send_json
+from server.endpoints.wire import read_body, read_head, send_error, send_json
 from server.errors import InvalidRequestError, TiltyardError
 from server.identifiers import uuid7
 from server.protocol.messages import FeedbackItem
@@ -26,20 +26,25 @@ class Feedback:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers 202 once every label of the body is on disk; one malformed label refuses them all."""
-        limits = self._service.settings.limits
+        service, limits = self._service, self._service.settings.limits
+        entered = False
         try:
-            items = decode_feedback(await read_body(scope, receive, limits.body_bytes), limits.feedback_items)
+            head = read_head(scope)
+            service.admission.enter(head.authorization, "feedback")
+            entered = True
+            items = decode_feedback(await read_body(head, receive, limits), limits.feedback_items)
             now = datetime.now(UTC)
             lines = [encode_event(label_event(item, place, now)) for place, item in enumerate(items)]
-            await self._service.outbox.append_durably(lines)
-        except ClientGoneError:
-            return
+            await service.log.append_durably(lines)
         except TiltyardError as error:
-            self._service.metrics.feedback_refused[status_of(error)].inc()
+            service.metrics.feedback_was_refused(status_of(error))
             await send_error(send, error)
-            return
-        self._service.metrics.feedback.inc(len(items))
-        await send_json(send, 202, {"accepted": len(items)})
+        else:
+            service.metrics.feedback.inc(len(items))
+            await send_json(send, 202, {"accepted": len(items)})
+        finally:
+            if entered:
+                service.admission.leave()
 
 
 def decode_feedback(body: bytes, limit: int) -> list[FeedbackItem]:

@@ -1,46 +1,72 @@
-"""``POST /v2/models/{model}[/versions/{version}]/infer`` and ``POST /v1/models/{model}/predict``.
+"""The endpoints that score: tensors over the Open Inference Protocol, and rows of named values.
 
-Both are plain ASGI applications: Starlette's request and response objects cost more than the
+All are plain ASGI applications: Starlette's request and response objects cost more than the
 scoring itself.
 """
 
-import time
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
-import msgspec
 import numpy as np
 from starlette.types import Receive, Scope, Send
 
 from server.contract.manifest import Manifest, Signature
-from server.endpoints.wire import ClientGoneError, read_body, send_error, send_json
+from server.endpoints.wire import JSON, OCTETS, Head, encode, read_body, read_head, send_bytes, send_error
 from server.errors import InvalidRequestError, TiltyardError
-from server.protocol.json_codec import (
-    decode_inputs,
-    decode_request,
-    decode_rows_request,
-    encode_arrays,
-    join_array,
-    rows_to_arrays,
-)
-from server.protocol.messages import InferenceRequest, InferenceResponse, RowsRequest, RowsResponse
+from server.identifiers import uuid7
+from server.logs import current_request_id
+from server.protocol.binary_codec import split_body
+from server.protocol.json_codec import decode_request, encode_arrays, join_array
+from server.protocol.messages import InstancesResponse, Parameters, RowsResponse, timeout_us_of
+from server.protocol.rows import decode_instances, decode_rows_request, rows_to_arrays
 from server.protocol.status import status_of
-from server.scoring import Payload, Rows, Scored, event_time_of
+from server.protocol.tensors import DecodedInputs, decode_inputs, decode_raw, encode_answer, select_outputs
+from server.scoring import Caller, Payload, Rows, Scored, event_time_of
 from server.service import Service
+from server.tracing import note_request
 
 
-class TensorsPayload:
-    """An inference request's tensors; its event takes the bytes of ``inputs`` as they came."""
+class Reply(NamedTuple):
+    """An answer's body, its type, and the headers that go with it."""
 
-    __slots__ = ("_inputs", "_max_elements", "_selected", "event_time", "request_id")
+    body: bytes
+    content_type: bytes = JSON
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
-    def __init__(self, request: InferenceRequest, event_time: datetime | None, max_elements: int) -> None:
-        self.request_id = request.id or None
-        self.event_time = event_time
-        self._inputs = request.inputs
-        self._selected = [output.name for output in request.outputs or ()]
-        self._max_elements = max_elements
+
+class Exchange(Payload, Protocol):
+    """A request as the pipeline takes it, which also knows how its client is answered."""
+
+    def reply(self, scored: Scored) -> Reply:
+        """Returns the answer in the form that the endpoint promises."""
+        ...
+
+
+class Tensors:
+    """A request of the Open Inference Protocol; its event takes the bytes of ``inputs`` as they came."""
+
+    def __init__(self, body: bytes, head: Head, service: Service) -> None:
+        """Reads the envelope.
+
+        Raises:
+            InvalidRequestError: the body is no inference request.
+        """
+        self._limits = service.tensor_limits
+        self._raw = head.json_length == 0
+        self._tail: memoryview | None = None
+        self._body = body
+        if self._raw:
+            self._request = None
+        elif head.json_length is None:
+            self._request = decode_request(body, self._limits.nesting)
+        else:
+            envelope, self._tail = split_body(body, head.json_length)
+            self._request = decode_request(envelope, self._limits.nesting)
+        parameters = None if self._request is None else self._request.parameters
+        self.request_id = (self._request and self._request.id) or uuid7()
+        self.event_time = _event_time(parameters, service)
+        self.caller = _caller(parameters, head)
 
     def rows(self, signature: Signature) -> Rows:
         """Returns the tensors as the version takes them.
@@ -48,117 +74,152 @@ class TensorsPayload:
         Raises:
             InvalidRequestError: an input does not fit, or an output is unknown or selected twice.
         """
-        names = [output.name for output in signature.outputs]
-        for place, name in enumerate(self._selected):
-            if name not in names or name in self._selected[:place]:
-                raise InvalidRequestError(
-                    f"output {name!r}: expected each once and among {names}, got {self._selected}"
-                )
-        arrays, count = decode_inputs(self._inputs, signature, self._max_elements)
-        return Rows(arrays, count, self._inputs)
+        selected = select_outputs(self._request, signature)
+        decoded = self._decode(signature)
+        return Rows(decoded.arrays, decoded.rows, decoded.logged, selected)
+
+    def _decode(self, signature: Signature) -> DecodedInputs:
+        if self._request is None:
+            return decode_raw(self._body, signature, self._limits)
+        return decode_inputs(self._request.inputs, self._tail, signature, self._limits)
+
+    def reply(self, scored: Scored) -> Reply:
+        """Returns the protocol's answer: JSON, followed by the outputs that the client wants as they are."""
+        manifest = scored.version.manifest
+        answer = encode_answer(
+            scored.model,
+            manifest.version,
+            scored.request_id,
+            scored.outputs,
+            scored.tensors,
+            manifest.signature.outputs,
+            scored.selected,
+        )
+        if answer.header_length is None:
+            return Reply(answer.body)
+        length = str(answer.header_length).encode()
+        return Reply(answer.body, OCTETS, ((b"inference-header-content-length", length),))
 
 
-class RowsPayload:
+class NamedRows:
     """Rows of named values; their event holds the tensors they became."""
 
-    __slots__ = ("_max_elements", "_rows", "event_time", "request_id")
+    def __init__(self, body: bytes, head: Head, service: Service) -> None:
+        """Reads the rows.
 
-    def __init__(self, request: RowsRequest, event_time: datetime | None, max_elements: int) -> None:
-        self.request_id = request.id or None
-        self.event_time = event_time
+        Raises:
+            InvalidRequestError: the body is no request of rows.
+        """
+        self._limits = service.tensor_limits
+        request = decode_rows_request(body, self._limits.nesting)
         self._rows = request.rows
-        self._max_elements = max_elements
+        self.request_id = request.id or uuid7()
+        self.event_time = _event_time(request.parameters, service)
+        self.caller = _caller(request.parameters, head)
 
     def rows(self, signature: Signature) -> Rows:
         """Returns the rows as the version's tensors, or raises InvalidRequestError."""
-        elements = len(self._rows) * len(signature.columns)
-        if elements > self._max_elements:
-            raise InvalidRequestError(f"expected at most {self._max_elements} values in all rows, got {elements}")
-        arrays = rows_to_arrays(self._rows, signature)
-        return Rows(arrays, len(self._rows), join_array(encode_arrays(arrays, signature.inputs)))
+        arrays = rows_to_arrays(self._rows, signature, self._limits)
+        logged = join_array(encode_arrays(arrays, signature.inputs))
+        return Rows(arrays, len(self._rows), logged, [])
+
+    def reply(self, scored: Scored) -> Reply:
+        """Returns one prediction a row, and a classifier's probabilities in the manifest's class order."""
+        manifest = scored.version.manifest
+        probabilities = _by_role(scored).get("probabilities")
+        return Reply(
+            encode(
+                RowsResponse(
+                    id=scored.request_id,
+                    model=scored.model,
+                    version=manifest.version,
+                    predictions=_predictions(scored),
+                    probabilities=None if probabilities is None else probabilities.tolist(),
+                )
+            )
+        )
+
+
+class Instances:
+    """A request of KServe's V1 protocol, which is TensorFlow Serving's."""
+
+    def __init__(self, body: bytes, head: Head, service: Service) -> None:
+        """Reads the instances.
+
+        Raises:
+            InvalidRequestError: the body is no request of instances.
+        """
+        self._limits = service.tensor_limits
+        self._instances = decode_instances(body)
+        self.request_id = uuid7()
+        self.event_time: datetime | None = None
+        self.caller = _caller(None, head)
+
+    def rows(self, signature: Signature) -> Rows:
+        """Returns the instances as the version's tensors, or raises InvalidRequestError."""
+        arrays = rows_to_arrays(self._instances, signature, self._limits)
+        logged = join_array(encode_arrays(arrays, signature.inputs))
+        return Rows(arrays, len(self._instances), logged, [])
+
+    def reply(self, scored: Scored) -> Reply:
+        """Returns the predictions alone, one an instance."""
+        return Reply(encode(InstancesResponse(predictions=_predictions(scored))))
 
 
 class Inference:
-    """Scores a body: decode names the payload, respond makes the answer's body."""
+    """Scores the requests of one form."""
 
-    def __init__(
-        self,
-        service: Service,
-        decode: Callable[[bytes, Service], tuple[Payload, Any]],
-        respond: Callable[[Scored, Any], Any],
-    ) -> None:
-        """decode: bytes to payload and the request; respond: the answer and the request to a body."""
+    def __init__(self, service: Service, form: Callable[[bytes, Head, Service], Exchange]) -> None:
+        """form: makes a body into an exchange, or raises InvalidRequestError."""
         self._service = service
-        self._decode = decode
-        self._respond = respond
+        self._form = form
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request; what fails before a version is known is counted without one."""
-        arrived_ns = time.perf_counter_ns()
         service = self._service
         model = scope["path_params"]["model"]
         version = scope["path_params"].get("version")
-        known = False
+        known = entered = False
+        head: Head | None = None
         try:
-            body = await read_body(scope, receive, service.settings.limits.body_bytes)
-            route = service.route(model, version)
-            payload, request = self._decode(body, service)
+            head = read_head(scope)
+            service.admission.enter(head.authorization, "infer")
+            entered = True
+            body = await read_body(head, receive, service.settings.limits)
+            route = service.traffic.route(model, version)
+            exchange = self._form(body, head, service)
+            current_request_id.set(exchange.request_id)
             known = version is not None or route.champion is not None
-            scored = await service.scorer.score(route, version, payload, arrived_ns, service.shadows)
-            answer = self._respond(scored, request)
-        except ClientGoneError:
-            return
+            scored = await service.scorer.score(route, version, exchange, service.shadows)
+            note_request(scored.request_id, model, scored.version.manifest.version)
+            reply = exchange.reply(scored)
         except TiltyardError as error:
             if not known:
-                service.metrics.refused(model if model in service.routes else "", status_of(error))
+                self._count_refused(model, status_of(error))
             await send_error(send, error)
-            return
         except Exception:
-            service.metrics.refused(model if model in service.routes else "", 500)
+            self._count_refused(model, 500)
             raise
-        await send_json(send, 200, answer)
+        else:
+            await send_bytes(send, 200, reply.body, reply.content_type, reply.headers, head.accept_encoding)
+        finally:
+            if entered:
+                service.admission.leave()
+
+    def _count_refused(self, model: str, code: int) -> None:
+        # A name that no model has must not become a label's value: anyone could make series without end.
+        self._service.metrics.refused(model if model in self._service.traffic.routes else "", code)
 
 
-def decode_tensors(body: bytes, service: Service) -> tuple[Payload, InferenceRequest]:
-    """Returns the payload of an Open Inference Protocol body, or raises InvalidRequestError."""
-    request = decode_request(body)
-    return TensorsPayload(request, _event_time(request.parameters, service), service.settings.limits.elements), request
-
-
-def decode_rows(body: bytes, service: Service) -> tuple[Payload, RowsRequest]:
-    """Returns the payload of a body of rows, or raises InvalidRequestError."""
-    request = decode_rows_request(body)
-    return RowsPayload(request, _event_time(request.parameters, service), service.settings.limits.elements), request
-
-
-def respond_tensors(scored: Scored, request: InferenceRequest) -> InferenceResponse:
-    """Returns the protocol's answer with the outputs that the request selects, in its order."""
+def _predictions(scored: Scored) -> list[Any]:
     manifest = scored.version.manifest
-    outputs = scored.tensors
-    if request.outputs:
-        by_name = {output.name: tensor for output, tensor in zip(manifest.signature.outputs, outputs, strict=True)}
-        outputs = [by_name[output.name] for output in request.outputs]
-    return InferenceResponse(
-        model_name=scored.model,
-        model_version=manifest.version,
-        id=scored.request_id,
-        outputs=[msgspec.Raw(tensor) for tensor in outputs],
-    )
-
-
-def respond_rows(scored: Scored, request: RowsRequest) -> RowsResponse:
-    """Returns one prediction a row, and a classifier's probabilities in the manifest's class order."""
-    manifest = scored.version.manifest
-    by_role = {output.role: scored.outputs[output.name] for output in manifest.signature.outputs}
+    by_role = _by_role(scored)
     predictions = by_role["value"] if manifest.task == "regression" else by_role["label"]
-    probabilities = by_role.get("probabilities")
-    return RowsResponse(
-        id=scored.request_id,
-        model=scored.model,
-        version=manifest.version,
-        predictions=_as_classes(predictions.ravel(), manifest),
-        probabilities=None if probabilities is None else probabilities.tolist(),
-    )
+    return _as_classes(predictions.ravel(), manifest)
+
+
+def _by_role(scored: Scored) -> dict[str | None, Any]:
+    return {output.role: scored.outputs[output.name] for output in scored.version.manifest.signature.outputs}
 
 
 def _as_classes(predictions: "np.ndarray[Any, np.dtype[Any]]", manifest: Manifest) -> list[Any]:
@@ -169,5 +230,17 @@ def _as_classes(predictions: "np.ndarray[Any, np.dtype[Any]]", manifest: Manifes
     return values
 
 
-def _event_time(parameters: dict[str, Any] | None, service: Service) -> datetime | None:
+def _event_time(parameters: Parameters | None, service: Service) -> datetime | None:
     return event_time_of(parameters) if service.settings.events.client_time else None
+
+
+def _caller(parameters: Parameters | None, head: Head) -> Caller:
+    """Returns who waits, with the earlier of the deadlines that body and header set."""
+    allowed_us = [] if parameters is None else [timeout_us_of(parameters)]
+    if head.timeout_ms is not None:
+        if head.timeout_ms == 0:
+            raise InvalidRequestError("header x-request-timeout-ms: expected 1 or more, got 0")
+        allowed_us.append(head.timeout_ms * 1000)
+    limits = [allowed for allowed in allowed_us if allowed is not None]
+    deadline_ns = head.arrived_ns + min(limits) * 1000 if limits else None
+    return Caller(head.arrived_ns, deadline_ns, head.gone)

@@ -1,18 +1,15 @@
-"""What a client can ask before it scores: the server, its models, and whether they are ready."""
+"""What a client can ask before it scores: the server, its models, their versions, and whether they are ready."""
 
-from typing import Any
-
-import msgspec
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from server.errors import TiltyardError, UnknownModelError
-from server.protocol.messages import ErrorBody, ModelMetadata, ServerMetadata, TensorMetadata
-from server.protocol.status import RETRY_AFTER_S, status_of
+from server.contract.manifest import Manifest, Tensor
+from server.endpoints.replies import json_response
+from server.errors import NotReadyError
+from server.protocol.messages import ConfigTensor, ModelConfig, ModelMetadata, ServerMetadata, TensorMetadata
 from server.service import Service
 
-_encoder = msgspec.json.Encoder()
+EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
 
 
 class Metadata:
@@ -24,18 +21,7 @@ class Metadata:
 
     async def server(self, request: Request) -> Response:
         """``GET /v2``"""
-        return json_response(ServerMetadata(name="tiltyard", version=self._server_version, extensions=[]))
-
-    async def live(self, request: Request) -> Response:
-        """``GET /v2/health/live``: the event loop turns."""
-        return json_response({"live": True})
-
-    async def ready(self, request: Request) -> Response:
-        """``GET /v2/health/ready``: every model answers and events are logged; else 503 with the reasons."""
-        faults = self._service.faults()
-        if faults:
-            return json_response({"ready": False, "error": "; ".join(faults)}, 503)
-        return json_response({"ready": True})
+        return json_response(ServerMetadata(name="tiltyard", version=self._server_version, extensions=EXTENSIONS))
 
     async def models(self, request: Request) -> Response:
         """``GET /v2/models``"""
@@ -43,47 +29,63 @@ class Metadata:
 
     async def model(self, request: Request) -> Response:
         """``GET /v2/models/{model}[/versions/{version}]``"""
-        name, version = request.path_params["model"], request.path_params.get("version")
-        try:
-            route = self._service.route(name, version)
-            if version is None:
-                arm = route.champion
-                version = arm.version.manifest.version if arm else self._service.repository.known(name)[-1]
-            manifest = self._service.repository.get(name, version).manifest
-        except TiltyardError as error:
-            return error_response(error)
-        tensors = [
-            [TensorMetadata(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape) for tensor in group]
-            for group in (manifest.signature.inputs, manifest.signature.outputs)
-        ]
-        versions = self._service.repository.versions(name)
-        return json_response(ModelMetadata(name=name, versions=versions, inputs=tensors[0], outputs=tensors[1]))
+        manifest = self._manifest(request)
+        signature = manifest.signature
+        return json_response(
+            ModelMetadata(
+                name=manifest.model,
+                versions=self._service.repository.versions(manifest.model),
+                inputs=[_metadata(tensor) for tensor in signature.inputs],
+                outputs=[_metadata(tensor) for tensor in signature.outputs],
+            )
+        )
+
+    async def config(self, request: Request) -> Response:
+        """``GET /v2/models/{model}[/versions/{version}]/config``: what load generators read."""
+        manifest = self._manifest(request)
+        signature = manifest.signature
+        batches = all(tensor.shape[:1] == [-1] for tensor in (*signature.inputs, *signature.outputs))
+        return json_response(
+            ModelConfig(
+                name=manifest.model,
+                max_batch_size=self._service.settings.limits.rows if batches else 0,
+                input=[_configured(tensor, batches) for tensor in signature.inputs],
+                output=[_configured(tensor, batches) for tensor in signature.outputs],
+            )
+        )
 
     async def model_ready(self, request: Request) -> Response:
         """``GET /v2/models/{model}[/versions/{version}]/ready``"""
         name, version = request.path_params["model"], request.path_params.get("version")
         try:
-            route = self._service.route(name, version)
-        except UnknownModelError as error:
-            return error_response(error)
-        except TiltyardError:
-            return json_response({"ready": False}, 503)
+            route = self._service.traffic.route(name, version)
+        except NotReadyError as error:
+            return json_response({"ready": False, "error": str(error)}, 503)
         if version is None and route.champion is None:
             return json_response({"ready": False, "error": route.reason}, 503)
         return json_response({"ready": True})
 
-    async def metrics(self, request: Request) -> Response:
-        """``GET /metrics``: Prometheus's text format."""
-        return Response(generate_latest(self._service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+    async def named_model(self, request: Request) -> Response:
+        """``GET /v1/models/{model}``: KServe's V1 protocol asks this for readiness."""
+        route = self._service.traffic.route(request.path_params["model"], None)
+        ready = route.champion is not None
+        return json_response({"name": route.model, "ready": ready}, 200 if ready else 503)
+
+    def _manifest(self, request: Request) -> Manifest:
+        """Returns the manifest of the version that is named, else of the one that answers, else of the newest."""
+        name, version = request.path_params["model"], request.path_params.get("version")
+        route = self._service.traffic.route(name, version)
+        if version is None:
+            champion = route.champion
+            version = champion.version.manifest.version if champion else self._service.repository.known(name)[-1]
+        return self._service.repository.get(name, version).manifest
 
 
-def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """Returns a response whose content type is exactly ``application/json``."""
-    return Response(_encoder.encode(value), status, headers, media_type="application/json")
+def _metadata(tensor: Tensor) -> TensorMetadata:
+    return TensorMetadata(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
 
 
-def error_response(error: TiltyardError) -> Response:
-    """Returns an error's sentence with its status."""
-    status = status_of(error)
-    headers = {"retry-after": str(RETRY_AFTER_S)} if status == 503 else None
-    return json_response(ErrorBody(error=str(error)), status, headers)
+def _configured(tensor: Tensor, batches: bool) -> ConfigTensor:
+    """Returns a tensor as the configuration shows it: without the dimension of the batch, where there is one."""
+    kind = "STRING" if tensor.datatype == "BYTES" else tensor.datatype
+    return ConfigTensor(name=tensor.name, data_type=f"TYPE_{kind}", dims=tensor.shape[1:] if batches else tensor.shape)

@@ -1,67 +1,157 @@
-"""Bodies in and out of ASGI, with the exact headers that protocol clients compare."""
+"""Requests and answers in ASGI, with the exact headers that protocol clients compare."""
 
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from server.errors import InvalidRequestError, TiltyardError, TooLargeError
+from server.errors import ClientGoneError, InvalidRequestError, RateLimitedError, TiltyardError, TooLargeError
+from server.protocol.compression import choose_encoding, compress, decompress
 from server.protocol.messages import ErrorBody
 from server.protocol.status import RETRY_AFTER_S, status_of
+from server.settings import LimitSettings
+
+JSON = b"application/json"
+OCTETS = b"application/octet-stream"
+# Below this a packet carries the answer as it is, and compressing costs more than it saves.
+COMPRESS_FROM_BYTES = 1400
 
 _encoder = msgspec.json.Encoder()
-_JSON = (b"content-type", b"application/json")
 
 
-class ClientGoneError(Exception):
-    """The client closed its connection before its request was whole."""
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What the server needs of a request's headers; absent ones are None.
+
+    ``json_length`` is the protocol's ``Inference-Header-Content-Length``, ``timeout_ms`` the client's
+    ``X-Request-Timeout-Ms``. ``arrived_ns`` is of time.perf_counter_ns; ``gone`` says whether the client
+    has left.
+    """
+
+    arrived_ns: int
+    gone: Callable[[], bool]
+    content_length: int | None
+    content_encoding: str | None
+    json_length: int | None
+    accept_encoding: str | None
+    authorization: bytes | None
+    timeout_ms: int | None
 
 
-async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """Returns the request's body.
+def read_head(scope: Scope) -> Head:
+    """Returns a request's headers, or raises InvalidRequestError for one that is not what it must be."""
+    found: dict[bytes, bytes] = {}
+    for name, value in scope["headers"]:
+        if name in _READ:
+            if name in found and found[name] != value and name in _ONCE:
+                raise InvalidRequestError(f"header {name.decode()}: expected it once, got two that differ")
+            found[name] = value
+    encoding, accepted = found.get(b"content-encoding"), found.get(b"accept-encoding")
+    return Head(
+        arrived_ns=scope.get("tiltyard.arrived_ns") or time.perf_counter_ns(),
+        gone=scope.get("tiltyard.gone", _stays),
+        content_length=_number(found, b"content-length"),
+        content_encoding=None if encoding is None else encoding.decode("latin-1").strip().lower(),
+        json_length=_number(found, b"inference-header-content-length"),
+        accept_encoding=None if accepted is None else accepted.decode("latin-1"),
+        authorization=found.get(b"authorization"),
+        timeout_ms=_number(found, b"x-request-timeout-ms"),
+    )
 
-    Args:
-        limit: bytes at most; a declared length beyond it is refused before anything is read.
+
+async def read_body(head: Head, receive: Receive, limits: LimitSettings) -> bytes:
+    """Returns the request's body, decompressed.
 
     Raises:
-        TooLargeError: the body is larger.
+        TooLargeError: the body is larger than a limit; a declared length beyond it is refused unread.
+        EncodingError: it is compressed in an unknown way.
+        InvalidRequestError: it is not compressed as it says.
         ClientGoneError: the client left.
     """
-    for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit() and int(value) > limit:
-            raise TooLargeError(f"expected a body of at most {limit} bytes, got {int(value)}")
-        if name == b"content-encoding" and value.lower() != b"identity":
-            raise InvalidRequestError("expected a body without content encoding, got an encoded one")
-    message = await receive()
-    if message["type"] == "http.disconnect":
-        raise ClientGoneError
-    body: bytes = message.get("body", b"")
-    if message.get("more_body"):
-        parts, size = [body], len(body)
-        while message.get("more_body"):
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGoneError
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
-            if size > limit:
-                raise TooLargeError(f"expected a body of at most {limit} bytes, got more")
-        body = b"".join(parts)
-    if len(body) > limit:
-        raise TooLargeError(f"expected a body of at most {limit} bytes, got {len(body)}")
-    return body
+    limit = limits.body_bytes
+    if head.content_length is not None and head.content_length > limit:
+        raise TooLargeError(f"expected a body of at most {limit} bytes, got {head.content_length}")
+    parts: list[bytes] = []
+    size = 0
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError("the client left before its request was whole")
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > limit:
+            raise TooLargeError(f"expected a body of at most {limit} bytes, got more")
+        more = message.get("more_body", False)
+    body = parts[0] if len(parts) == 1 else b"".join(parts)
+    if head.content_encoding in (None, "", "identity"):
+        return body
+    return decompress(body, head.content_encoding, limits.decompressed_bytes)
 
 
-async def send_json(send: Send, status: int, value: Any, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
-    """Answers with a value as JSON."""
-    body = _encoder.encode(value)
-    length = (b"content-length", str(len(body)).encode())
-    await send({"type": "http.response.start", "status": status, "headers": [_JSON, length, *headers]})
+async def send_bytes(
+    send: Send,
+    status: int,
+    body: bytes,
+    content_type: bytes = JSON,
+    headers: tuple[tuple[bytes, bytes], ...] = (),
+    accept_encoding: str | None = None,
+) -> None:
+    """Answers with a body, compressed when that is worth it and the client takes it."""
+    if accept_encoding is not None and len(body) >= COMPRESS_FROM_BYTES:
+        encoding = choose_encoding(accept_encoding)
+        if encoding is not None:
+            body = compress(body, encoding)
+            headers = (*headers, (b"content-encoding", encoding.encode()), (b"vary", b"accept-encoding"))
+    length = str(len(body)).encode()
+    start = [(b"content-type", content_type), (b"content-length", length), *headers]
+    await send({"type": "http.response.start", "status": status, "headers": start})
     await send({"type": "http.response.body", "body": body})
 
 
+async def send_json(send: Send, status: int, value: Any, accept_encoding: str | None = None) -> None:
+    """Answers with a value as JSON."""
+    await send_bytes(send, status, encode(value), accept_encoding=accept_encoding)
+
+
 async def send_error(send: Send, error: TiltyardError) -> None:
-    """Answers with an error's sentence and its status."""
+    """Answers with an error's sentence and its status; a client that has gone is told nothing."""
+    if not isinstance(error, ClientGoneError):
+        headers = tuple((name.encode(), value.encode()) for name, value in error_headers(error).items())
+        await send_bytes(send, status_of(error), encode(ErrorBody(error=str(error))), headers=headers)
+
+
+def error_headers(error: TiltyardError) -> dict[str, str]:
+    """Returns the headers that go with an error."""
     status = status_of(error)
-    retry = ((b"retry-after", str(RETRY_AFTER_S).encode()),) if status == 503 else ()
-    await send_json(send, status, ErrorBody(error=str(error)), retry)
+    if status == 401:
+        return {"www-authenticate": "Bearer"}
+    if isinstance(error, RateLimitedError):
+        return {"retry-after": str(error.retry_after_s)}
+    return {"retry-after": str(RETRY_AFTER_S)} if status == 503 else {}
+
+
+def encode(value: Any) -> bytes:
+    """Returns a value as JSON."""
+    return _encoder.encode(value)
+
+
+_ONCE = frozenset((b"content-length", b"inference-header-content-length", b"x-request-timeout-ms", b"authorization"))
+_READ = _ONCE | {b"content-encoding", b"accept-encoding"}
+
+
+def _number(found: dict[bytes, bytes], name: bytes) -> int | None:
+    value = found.get(name)
+    if value is None:
+        return None
+    # Nine quintillion is beyond every limit: longer digits need not be read.
+    if not value.isdigit() or len(value) > 18:
+        raise InvalidRequestError(f"header {name.decode()}: expected a number of 0 or more, got another value")
+    return int(value)
+
+
+def _stays() -> bool:
+    return False

@@ -64,6 +64,8 @@ def _answer(manifest: Manifest) -> str:
 
 def _data(manifest: Manifest) -> list[str]:
     data = manifest.data
+    if data is None:
+        return []
     lines = [f"`{data.name}`, {data.rows:,} rows with a known target, SHA-256 `{data.sha256}`."]
     if data.start is not None and data.end is not None:
         lines.append(f"From {data.start:%Y-%m-%d %H:%M} to {data.end:%Y-%m-%d %H:%M} UTC.")

@@ -1,4 +1,4 @@
-"""The protocol's datatypes, and what each is in numpy, in JSON and in ONNX."""
+"""The protocol's datatypes, and what each is in numpy, in JSON, on the wire and in ONNX."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,16 +12,38 @@ Arrays = dict[str, NDArray[Any]]
 
 
 class Datatype(msgspec.Struct, frozen=True):
-    """One datatype: its name on the wire, its numpy dtype, its JSON element and onnxruntime's name."""
+    """One datatype: its name on the wire, its numpy dtype, its JSON element and onnxruntime's name.
+
+    ``least`` and ``greatest`` are a number type's bounds; ``exact`` is, of a float type, the number up to
+    which it holds every integer.
+    """
 
     name: str
     dtype: np.dtype[np.generic]
     element: type
     onnx: str
+    least: float = 0
+    greatest: float = 0
+    exact: int = 0
+
+    @property
+    def wire(self) -> np.dtype[np.generic]:
+        """The dtype of the binary extension, whose numbers are little-endian on every machine."""
+        return self.dtype.newbyteorder("<")
+
+
+def _datatype(name: str, dtype: Any, element: type, onnx: str) -> Datatype:
+    bounds: tuple[float, ...] = ()
+    if element is int:
+        bounds = (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
+    elif element is float:
+        limits = np.finfo(dtype)
+        bounds = (float(limits.min), float(limits.max), 2 ** (limits.nmant + 1))
+    return Datatype(name, np.dtype(dtype), element, f"tensor({onnx})", *bounds)  # type: ignore[arg-type]  # exact is an int
 
 
 DATATYPES: Mapping[str, Datatype] = {
-    name: Datatype(name, np.dtype(dtype), element, f"tensor({onnx})")
+    name: _datatype(name, dtype, element, onnx)
     for name, dtype, element, onnx in (
         ("BOOL", np.bool_, bool, "bool"),
         ("UINT8", np.uint8, int, "uint8"),
@@ -40,3 +62,13 @@ DATATYPES: Mapping[str, Datatype] = {
 }
 
 BY_ONNX: Mapping[str, Datatype] = {datatype.onnx: datatype for datatype in DATATYPES.values()}
+
+
+def converts(given: str, wanted: str) -> bool:
+    """Says whether a tensor of one datatype may become one of another: integers numbers, floats floats."""
+    if given == wanted:
+        return True
+    if given not in DATATYPES:
+        return False
+    element = DATATYPES[wanted].element
+    return element in (int, float) and DATATYPES[given].element in (int, element)

@@ -10,15 +10,18 @@ ROOT = Path(__file__).parents[2]
 # Each name may import those to its left in the same package and itself; files of one group are peers.
 SERVER = (
     {"contract", "errors", "identifiers", "logs"},
-    {"settings", "protocol"},
-    {"bundles", "routing"},
-    {"execution", "eventlog"},
+    {"settings", "protocol", "audit", "tracing"},
+    {"bundles", "routing", "protection", "http_protocol"},
+    {"execution", "eventlog", "admission", "http_server"},
     {"metrics"},
     {"scoring"},
+    {"traffic"},
+    {"swap"},
     {"service"},
-    {"endpoints"},
-    {"app", "http_server"},
+    {"endpoints", "watching"},
+    {"app"},
     {"packing"},
+    {"cluster"},
     {"demo"},
     {"cli"},
 )
@@ -177,5 +180,5 @@ def test_only_the_settings_read_the_environment() -> None:
     }
     readers = {module for module, text in texts.items() if "os.environ" in text or "getenv" in text}
 
-    # The demo starts processes, which inherit its environment.
-    assert readers - {"server.settings", "monitor.settings"} == {"server.demo.processes"}
+    # The demo starts processes, which inherit its environment; a worker sets what prometheus_client reads there.
+    assert readers - {"server.settings", "monitor.settings"} == {"server.demo.processes", "server.cluster.worker"}

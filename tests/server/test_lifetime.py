@@ -147,6 +147,35 @@ def test_a_request_that_never_ends_is_not_waited_for_beyond_the_drain(
     assert [event.subject for event in read_events(running.outbox)] == ["whole", "whole"]
 
 
+def test_a_stopping_server_is_not_ready_and_answers_for_the_delay(serve: Callable[..., Running], packed: Path) -> None:
+    """A balancer has the time to leave; the second signal ends the delay."""
+    running = serve(packed, TILTYARD_STOP_DELAY_S="60")
+    assert running.client.get("/v2/health/ready").status_code == 200
+
+    running.process.send_signal(signal.SIGTERM)
+    wait_for(lambda: running.client.get("/v2/health/ready").status_code == 503, "not being ready")
+    answer = running.client.post("/v2/models/flight/infer", json=tensors(id="late"))
+    running.process.send_signal(signal.SIGTERM)
+
+    assert answer.status_code == 200
+    assert running.process.wait(8) == 0
+    assert "late" in {event.subject for event in read_events(running.outbox)}
+
+
+def test_what_http_itself_refuses_is_counted(serve: Callable[..., Running], packed: Path) -> None:
+    """Without a model: it is not known what the request was about."""
+    running = serve(packed)
+    address = (str(running.client.base_url.host), int(running.client.base_url.port or 0))
+
+    with socket.create_connection(address, 20) as malformed:
+        malformed.sendall(b"GARBAGE\r\n\r\n")
+        answer = malformed.recv(1000)
+
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    series = 'tiltyard_requests_total{code="400",model="",role="none",version=""}'
+    assert running.metric(series) == 1
+
+
 def test_a_second_signal_ends_at_once_and_flushes_too(serve: Callable[..., Running], packed: Path) -> None:
     """Ctrl-C twice skips the drain, not the log."""
     running = serve(packed, TILTYARD_EVENTS__COMMIT_INTERVAL_MS="20")
@@ -299,6 +328,9 @@ def test_starts_that_are_refused(serve: Callable[..., Running], packed: Path, tm
     assert "expected a folder that can be written" in refused("--models", str(packed), "--outbox", "/proc/x/outbox.db")
     assert "expected a TOML file, found none" in refused(*free, "--config", str(tmp_path / "none.toml"))
     assert "expected an address of this machine" in refused(*free, "--host", "a..b")
+    assert "tls.certificate none.pem: expected a file that can be read, got: " in refused(
+        *free, TILTYARD_TLS__CERTIFICATE="none.pem", TILTYARD_TLS__KEY="none.pem"
+    )
     assert "log_level: " in refused(*free, "--log-level", "loud")
     assert "events.queue_bytes: " in refused(*free, TILTYARD_EVENTS__QUEUE_BYTES="few")
     running.client.post("/v1/feedback", json={"id": "r", "label": 1})

@@ -19,7 +19,7 @@ def test_without_any_source_the_defaults_hold() -> None:
     """An empty folder and an empty environment are enough to start."""
     settings = load_settings()
 
-    assert (settings.host, settings.port, settings.models) == ("127.0.0.1", 8080, Path("models"))
+    assert (settings.host, settings.port, settings.models) == ("127.0.0.1", 8080, "models")
     assert (settings.events, settings.limits) == (EventSettings(), LimitSettings())  # type: ignore[call-arg]
 
 

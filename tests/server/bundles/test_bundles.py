@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from server.bundles.repository import Repository, version_key
+from server.bundles.folder_store import FolderStore
+from server.bundles.repository import Repository, Status, version_key
 from server.errors import BundleError, NotReadyError, SettingsError, UnknownModelError
 from server.execution.session import Version, load_version
 
@@ -95,16 +96,16 @@ def newer(manifest: dict[str, Any]) -> None:
         (lambda manifest: manifest.update(version="7"), "expected version '1' as its folder, got '7'"),
         (drop_digest, "expected the digest of model.onnx"),
         (escape, "expected a plain file name in files, got '../../secret'"),
-        (wrong_type, "input 'input': expected FP64, the graph has tensor"),
+        (wrong_type, "columns of datatype FP64 as the matrix"),
         (wrong_output, "expected output 'other', the graph has"),
         (null_byte, "expected a readable file, got a name that no file has"),
         (parent, "expected a readable file"),
         (absolute, "expected a plain file name in files, got '/etc/hostname'"),
-        (wider, r"input 'input': expected shape \[-1, 3\], the graph has"),
+        (wider, r"one input of shape \[-1, 2\], got shapes \[\[-1, 3\]\]"),
         (flatter, r"output 'probabilities': expected shape \[-1\], the graph has"),
         (one_class, "at least two classes"),
-        (two_inputs, "one input in layout matrix, got 2"),
-        (unknown_type, "input 'input': expected FP99, the graph has"),
+        (two_inputs, "names that differ"),
+        (unknown_type, "columns of datatype FP99 as the matrix"),
         (newer, r"\$.format"),
         (lambda manifest: manifest.pop("signature"), "signature"),
     ],
@@ -191,13 +192,10 @@ def test_a_folder_without_bundles_is_empty_and_one_that_is_not_there_is_refused(
     (tmp_path / "README").write_text("x")
     (tmp_path / ".git" / "objects").mkdir(parents=True)
     (tmp_path / "empty").mkdir()
-    repository: Repository[Version] = Repository(tmp_path, load_version)
 
-    repository.load_all()
-
-    assert repository.models() == []
+    assert FolderStore(tmp_path).versions() == {}
     with pytest.raises(SettingsError, match="expected a folder of bundles, found none"):
-        Repository(tmp_path / "none", load_version).load_all()
+        FolderStore(tmp_path / "none")
 
 
 def test_a_graph_that_is_none_is_refused(folder: Path) -> None:
@@ -212,12 +210,12 @@ def test_a_graph_that_is_none_is_refused(folder: Path) -> None:
 
 def test_the_repository_keeps_the_reason_of_a_refusal(folder: Path) -> None:
     """A refused version is known but does not serve; an unknown one is another error."""
-    broken = shutil.copytree(folder, folder.parent / "2")
-    (broken / "bundle.json").unlink()
-    repository: Repository[Version] = Repository(folder.parents[1], load_version)
-    repository.load_all()
+    repository: Repository[Version] = Repository()
+    repository.put("grid", "1", load_version(folder))
+    repository.refuse("grid", "2", BundleError("the reason"))
 
     assert (repository.versions("grid"), repository.known("grid")) == (["1"], ["1", "2"])
+    assert repository.status("grid", "2") == Status("UNAVAILABLE", "the reason")
     with pytest.raises(NotReadyError, match="version '2' does not serve"):
         repository.get("grid", "2")
     with pytest.raises(UnknownModelError, match="no version '3'"):

@@ -13,7 +13,9 @@ from starlette.routing import Route
 
 from server.app import build_app, build_service
 from server.contract.events import Labelled, Prediction, Shadow
-from server.endpoints.inference import Inference, decode_tensors
+from server.endpoints.inference import Inference, Reply, Tensors
+from server.eventlog.outbox import Outbox
+from server.scoring import Scored
 from server.settings import LimitSettings, Settings
 from tests.server.live_server import Running, body, read_events, tensors, wait_for
 
@@ -368,13 +370,15 @@ def test_a_share_of_shadows_is_the_share_of_buckets(
 
 def test_a_fault_of_ours_is_answered_500_without_its_inside_and_counted(packed: Path, tmp_path: Path) -> None:
     """A bug in the pipeline gives the client one sentence; the count and the log have the rest."""
-    service = build_service(Settings(models=packed, outbox=tmp_path / "outbox.db"))
+    settings = Settings(models=str(packed), outbox=tmp_path / "outbox.db")
+    service = build_service(settings, Outbox(settings.outbox, settings.events))
 
-    def broken(scored: object, request: object) -> None:
-        raise RuntimeError("secret inside")
+    class Broken(Tensors):
+        def reply(self, scored: Scored) -> Reply:
+            raise RuntimeError("secret inside")
 
     app = build_app(service)
-    app.router.routes.insert(0, Route("/broken/{model}", Inference(service, decode_tensors, broken), methods=["POST"]))
+    app.router.routes.insert(0, Route("/broken/{model}", Inference(service, Broken), methods=["POST"]))
 
     async def ask() -> tuple[httpx.Response, str]:
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
@@ -382,7 +386,7 @@ def test_a_fault_of_ours_is_answered_500_without_its_inside_and_counted(packed: 
             return await client.post("/broken/flight", json=tensors()), (await client.get("/metrics")).text
 
     answer, text = asyncio.run(ask())
-    service.outbox.close()
+    service.log.close()
 
     assert (answer.status_code, answer.headers["content-type"]) == (500, "application/json")
     assert "secret" not in answer.text
@@ -391,8 +395,8 @@ def test_a_fault_of_ours_is_answered_500_without_its_inside_and_counted(packed: 
 
 def test_a_shed_shadow_is_an_event_and_counted(packed: Path, tmp_path: Path) -> None:
     """With room for one and no turn to run it, three answers make one waiting shadow and two events of status 503."""
-    settings = Settings(models=packed, outbox=tmp_path / "outbox.db", limits=LimitSettings(shadow_queue=1))
-    service = build_service(settings)
+    settings = Settings(models=str(packed), outbox=tmp_path / "outbox.db", limits=LimitSettings(shadow_queue=1))
+    service = build_service(settings, Outbox(settings.outbox, settings.events))
 
     async def ask() -> list[int]:
         transport = httpx.ASGITransport(app=build_app(service))
@@ -402,7 +406,7 @@ def test_a_shed_shadow_is_an_event_and_counted(packed: Path, tmp_path: Path) -> 
 
     answers = asyncio.run(ask())
     service.shadows.drain()
-    service.outbox.close()
+    service.log.close()
 
     shadows = {event.subject: event for event in read_events(settings.outbox) if isinstance(event, Shadow)}
     assert answers == [200, 200, 200]

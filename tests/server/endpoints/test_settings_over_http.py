@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from server.app import build_app, build_service
 from server.contract.events import Prediction, Shadow
+from server.eventlog.outbox import Outbox
 from server.service import Service
 from server.settings import EventSettings, Settings
 from tests.server.live_server import Running, read_events, tensors, wait_for
@@ -114,6 +115,10 @@ def test_metrics_are_prometheus_text(server: Running) -> None:
         "request_seconds",
         "execution_seconds",
         "route_share",
+        "queue_seconds",
+        "batch_rows",
+        "failed_request_seconds",
+        "last_answer_timestamp_seconds",
         "feedback",
         "feedback_refused",
         "events",
@@ -148,9 +153,8 @@ async def over(service: Service, ask: Callable[[httpx.AsyncClient], Awaitable[No
 
 
 def in_process(packed: Path, folder: Path, **events: object) -> Service:
-    return build_service(
-        Settings(models=packed, outbox=folder / "outbox.db", events=EventSettings.model_validate(events))
-    )
+    settings = Settings(models=str(packed), outbox=folder / "outbox.db", events=EventSettings.model_validate(events))
+    return build_service(settings, Outbox(settings.outbox, settings.events))
 
 
 def test_an_answer_that_must_be_durable_and_is_not_is_503_and_counted_so(packed: Path, tmp_path: Path) -> None:
@@ -160,7 +164,7 @@ def test_an_answer_that_must_be_durable_and_is_not_is_503_and_counted_so(packed:
     async def ask(client: httpx.AsyncClient) -> None:
         good = await client.post(INFER, json=tensors(id="a"))
         assert {event.subject for event in read_events(tmp_path / "outbox.db")} == {"a"}
-        service.outbox._connection.execute("PRAGMA max_page_count = 1")
+        service.log._connection.execute("PRAGMA max_page_count = 1")
         rows = {"rows": [{"hour": 1, "distance": 2.0}] * 2000}
         bad = await client.post("/v1/models/grid/predict", json=rows)
         label = await client.post("/v1/feedback", json={"id": "r", "label": 1})
@@ -171,7 +175,7 @@ def test_an_answer_that_must_be_durable_and_is_not_is_503_and_counted_so(packed:
         assert (bad.headers["retry-after"], label.headers["retry-after"]) == ("1", "1")
         assert 'requests_total{code="200",model="grid",role="champion",version="1"} 0.0' in text
         assert 'requests_total{code="503",model="grid",role="champion",version="1"} 1.0' in text
-        service.outbox._connection.execute("PRAGMA max_page_count = 1000000")
+        service.log._connection.execute("PRAGMA max_page_count = 1000000")
 
     asyncio.run(over(service, ask))
 
@@ -196,7 +200,8 @@ def test_a_dead_shadow_runner_is_told_and_answers_go_on(
         (await client.post(INFER, json=tensors(id="a"))).raise_for_status()
         await died.wait()
         ready = await client.get("/v2/health/ready")
-        while ready.status_code != 503:  # the task's end is told a turn of the loop later
+        while ready.status_code != 503:  # the task's end is told in a later turn of the loop
+            await asyncio.to_thread(died.is_set)
             ready = await client.get("/v2/health/ready")
         assert "the shadow runner has died" in ready.json()["error"]
         service.shadows._run = lambda work: None
@@ -206,7 +211,7 @@ def test_a_dead_shadow_runner_is_told_and_answers_go_on(
 
     assert [event.subject for event in read_events(tmp_path / "outbox.db")] == ["a", "b"]
     assert "a bug" in caplog.text
-    assert not service.outbox.alive
+    assert not service.log.alive
 
 
 def test_shadows_still_waiting_are_scored_before_the_log_closes(
@@ -233,7 +238,7 @@ def test_a_dead_outbox_writer_is_told(packed: Path, tmp_path: Path, monkeypatch:
     def broken(*arguments: object, **members: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(service.outbox, "_insert", broken)
+    monkeypatch.setattr(service.log, "_insert", broken)
 
     async def ask(client: httpx.AsyncClient) -> None:
         label = await client.post("/v1/feedback", json={"id": "r", "label": 1})

@@ -15,15 +15,12 @@ from hypothesis import strategies as st
 from server.contract.manifest import Column, Signature, Tensor
 from server.errors import InvalidRequestError
 from server.protocol.datatypes import DATATYPES
-from server.protocol.json_codec import (
-    decode_inputs,
-    decode_request,
-    decode_rows_request,
-    encode_tensor,
-    rows_to_arrays,
-)
+from server.protocol.json_codec import decode_request, encode_tensor
+from server.protocol.rows import decode_rows_request, rows_to_arrays
+from server.protocol.tensors import TensorLimits, decode_inputs
 
 LIMIT = 1000
+LIMITS = TensorLimits(elements=LIMIT, rows=LIMIT, nesting=8)
 FIRST = {"BYTES": '""', "BOOL": "false"}
 INTEGERS = {name: np.iinfo(kind.dtype) for name, kind in DATATYPES.items() if kind.element is int}
 
@@ -55,7 +52,7 @@ def decode(signature: Signature, data: str, shape: str, datatype: str | None = N
     """Returns the array of a request whose one input is written as given."""
     datatype = datatype or signature.inputs[0].datatype
     sent = f'{{"inputs": [{{"name": "x", "shape": {shape}, "datatype": "{datatype}", "data": {data}{members}}}]}}'
-    return decode_inputs(decode_request(sent.encode()).inputs, signature, LIMIT)[0]["x"]
+    return decode_inputs(decode_request(sent.encode(), 8).inputs, None, signature, LIMITS).arrays["x"]
 
 
 def values_of(datatype: str) -> st.SearchStrategy[Any]:
@@ -233,7 +230,7 @@ def test_a_huge_dimension_costs_nothing(size: int, members: str) -> None:
     tracemalloc.start()
 
     with pytest.raises(InvalidRequestError, match=f"expected at most {LIMIT} elements in all inputs, got more"):
-        decode_inputs(msgspec.Raw(inputs.encode()), matrix_of(30), LIMIT)
+        decode_inputs(msgspec.Raw(inputs.encode()), None, matrix_of(30), LIMITS)
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak_bytes < 100_000
@@ -247,8 +244,14 @@ def test_deep_nesting_is_refused_wherever_it_stands(opening: str, member: str) -
     for end in ("", "1" + closing * 100_000):
         body = f'{{"inputs": [], "{member}": ' + opening * 100_000 + end + ("}" if end else "")
         with pytest.raises(InvalidRequestError):
-            request = decode_request(body.encode())
-            decode_inputs(request.inputs, matrix_of(2), LIMIT)
+            request = decode_request(body.encode(), 8)
+            decode_inputs(request.inputs, None, matrix_of(2), LIMITS)
+
+
+def test_deep_nesting_behind_a_bare_nan_is_refused() -> None:
+    """Which another parser reads."""
+    with pytest.raises(InvalidRequestError, match="expected JSON, got a body that is not"):
+        decode_request(b'{"inputs": [NaN], "id": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", 8)
 
 
 @pytest.mark.parametrize(
@@ -267,7 +270,7 @@ def test_deep_nesting_is_refused_wherever_it_stands(opening: str, member: str) -
 def test_inputs_that_are_not_the_signatures_are_refused(inputs: str, sentence: str) -> None:
     """Each with a sentence that names it."""
     with pytest.raises(InvalidRequestError, match=sentence):
-        decode_inputs(msgspec.Raw(inputs.encode()), matrix_of(2), LIMIT)
+        decode_inputs(msgspec.Raw(inputs.encode()), None, matrix_of(2), LIMITS)
 
 
 @pytest.mark.parametrize(
@@ -278,14 +281,16 @@ def test_inputs_too_many_are_refused(names: str, sentence: str) -> None:
     """An input the model does not have, or one twice."""
     inputs = [{"name": name, "shape": [0, 2], "datatype": "FP32", "data": []} for name in names]
     with pytest.raises(InvalidRequestError, match=sentence):
-        decode_inputs(msgspec.Raw(msgspec.json.encode(inputs)), matrix_of(2), LIMIT)
+        decode_inputs(msgspec.Raw(msgspec.json.encode(inputs)), None, matrix_of(2), LIMITS)
 
 
 def test_null_and_unknown_members_are_skipped_and_the_last_of_two_wins() -> None:
     """What plain dumps send, and what JSON leaves open."""
     members = ', "parameters": null, "novel": {"a": [1]}, "data": [7]'
 
-    request = decode_request(b'{"inputs": 1, "id": "a", "id": "b", "outputs": null, "parameters": null, "inputs": []}')
+    request = decode_request(
+        b'{"inputs": 1, "id": "a", "id": "b", "outputs": null, "parameters": null, "inputs": []}', 8
+    )
 
     assert (request.id, request.outputs, request.parameters, bytes(request.inputs)) == ("b", None, None, b"[]")
     assert decode(column_of("INT64"), "[6]", "[1]", members=members).tolist() == [[7]]
@@ -298,13 +303,16 @@ def test_null_and_unknown_members_are_skipped_and_the_last_of_two_wins() -> None
 def test_what_is_no_request_is_refused(decoder: Any, body: bytes) -> None:
     """Not JSON, not UTF-8, not an object."""
     with pytest.raises(InvalidRequestError):
-        decoder(body)
+        decoder(body, 8)
 
 
 @given(st.binary(max_size=60) | st.text(alphabet='{}[]",:NaInfty1e9x \\', max_size=60).map(str.encode))
 def test_no_body_is_a_fault_of_ours(body: bytes) -> None:
     """Any bytes are a request or an InvalidRequestError."""
-    for read in (lambda: decode_inputs(msgspec.Raw(body), matrix_of(2), LIMIT), lambda: decode_rows_request(body)):
+    for read in (
+        lambda: decode_inputs(msgspec.Raw(body), None, matrix_of(2), LIMITS),
+        lambda: decode_rows_request(body, 8),
+    ):
         try:
             read()
         except InvalidRequestError as error:
@@ -317,7 +325,7 @@ def test_rows_and_tensors_are_two_forms_of_one(values: list[float | None]) -> No
     signature = column_of("FP32", nullable=True)
     rows = [{} if value is None else {"x": value} for value in values]
 
-    by_rows = rows_to_arrays(rows, signature)["x"]
+    by_rows = rows_to_arrays(rows, signature, LIMITS)["x"]
     by_tensor = decode(signature, msgspec.json.encode(values).decode(), f"[{len(values)}]")
 
     np.testing.assert_array_equal(by_rows, by_tensor)

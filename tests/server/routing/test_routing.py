@@ -1,7 +1,5 @@
 """Assignment and the route document, both pure."""
 
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +7,6 @@ from hypothesis import strategies as st
 from server.errors import RouteError
 from server.routing.assignment import bucket_of
 from server.routing.document import Challenger, Route, decode_route
-from server.routing.store import read_route
 
 
 @pytest.mark.parametrize(
@@ -80,22 +77,3 @@ def test_every_fault_is_named_at_once() -> None:
     sentence = str(caught.value)
     for part in ("got '1' twice", "share in [0, 1], got -0.1", "share in [0, 1], got 2.0", "got '2' twice"):
         assert part in sentence
-
-
-def test_a_document_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    """A folder in its place, or bytes that are no text."""
-    (tmp_path / "a" / "route.json").mkdir(parents=True)
-    (tmp_path / "route.json").write_bytes(b'{"champion": "\xff"}')
-
-    with pytest.raises(RouteError, match=r"a/route\.json: expected a readable file"):
-        read_route(tmp_path / "a", ["1"])
-    with pytest.raises(RouteError, match=r"route\.json: "):
-        read_route(tmp_path, ["1"])
-
-
-def test_a_route_names_versions_that_are_there(tmp_path: Path) -> None:
-    """Without a document there is no route; with one its versions must exist."""
-    assert read_route(tmp_path, ["1"]) is None
-    (tmp_path / "route.json").write_text('{"champion": "1", "challengers": [{"version": "2"}]}')
-    with pytest.raises(RouteError, match=r"route.json: expected versions among \['1'\], got '2'"):
-        read_route(tmp_path, ["1"])

@@ -1,0 +1,99 @@
+"""Taking connections from a socket that several processes share, so that each gets its part."""
+
+import asyncio
+import errno
+import logging
+import socket
+import ssl
+from collections.abc import Callable
+
+from server.http_server import BACKLOG
+
+logger = logging.getLogger(__name__)
+
+PATIENCE_S = 0.005
+# As asyncio's own servers: with no descriptor left, trying again at once would only burn the processor.
+EXHAUSTED_S = 1.0
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class Acceptor:
+    """Accepts one connection at a time while no other worker has far fewer; stands in for asyncio.Server.
+
+    Every worker is woken by every connection. Left to themselves, whichever gets a processor first
+    takes all of a burst, and then serves it alone for as long as the clients keep their connections.
+    """
+
+    def __init__(
+        self,
+        protocol: Callable[[], asyncio.Protocol],
+        listener: socket.socket,
+        tls: ssl.SSLContext | None,
+        handshake_s: float,
+        fair: Callable[[], bool],
+    ) -> None:
+        """protocol: makes one for each connection; fair: says whether the next one is for this worker to take."""
+        self.sockets = (listener,)
+        self._loop = asyncio.get_running_loop()
+        self._protocol = protocol
+        self._listener = listener
+        self._tls = tls
+        self._handshake_s = handshake_s if tls else None
+        self._fair = fair
+        self._pause: asyncio.TimerHandle | None = None
+        self._greetings: set[asyncio.Task[None]] = set()
+        listener.setblocking(False)
+        listener.listen(BACKLOG)
+        self._loop.add_reader(listener, self._offered)
+
+    def close(self) -> None:
+        """Accepts no more."""
+        if self._pause is not None:
+            self._pause.cancel()
+        if self._listener.fileno() >= 0:
+            self._loop.remove_reader(self._listener)
+            self._listener.close()
+
+    async def wait_closed(self) -> None:
+        """Returns once those that have been accepted are being served, or have gone."""
+        await asyncio.gather(*self._greetings, return_exceptions=True)
+
+    def _offered(self) -> None:
+        if self._fair():
+            self._accept()
+            return
+        # Whoever has fewer is awake by now. When it is too busy to take it, this worker does, a little later.
+        self._rest(PATIENCE_S)
+
+    def _rest(self, seconds: float) -> None:
+        self._loop.remove_reader(self._listener)
+        self._pause = self._loop.call_later(seconds, self._resume)
+
+    def _resume(self) -> None:
+        self._pause = None
+        self._loop.add_reader(self._listener, self._offered)
+        self._accept()
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):  # another worker has taken it, or the client has gone
+            return
+        except OSError as error:
+            if error.errno not in EXHAUSTED:
+                raise
+            logger.error("cannot accept connections: %s", error.strerror)
+            self._rest(EXHAUSTED_S)
+            return
+        greeting = self._loop.create_task(self._greet(connection))
+        self._greetings.add(greeting)
+        greeting.add_done_callback(self._greetings.discard)
+
+    async def _greet(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        try:
+            await self._loop.connect_accepted_socket(
+                self._protocol, connection, ssl=self._tls, ssl_handshake_timeout=self._handshake_s
+            )
+        except OSError as error:  # no TLS, or none in time: the connection is closed by now
+            logger.debug("a connection has failed: %s", error)

@@ -1,0 +1,75 @@
+"""Tasks that look at files while the server runs: route documents, tokens, in a watched repository bundles."""
+
+import asyncio
+import logging
+from datetime import UTC, datetime
+
+from server.audit import audit_line
+from server.bundles.watcher import Change, Watcher
+from server.errors import TiltyardError
+from server.protection.tokens import Tokens
+from server.service import Service
+
+logger = logging.getLogger(__name__)
+
+# A store behind a URL is asked less often than a folder.
+REMOTE_S = 10.0
+
+
+async def follow_routes(service: Service) -> None:
+    """Obeys changed route documents, for ever."""
+    while True:
+        await asyncio.sleep(_interval_s(service))
+        for model in service.repository.models():
+            service.traffic.follow(model, await service.swapper.document(model))
+
+
+async def follow_bundles(service: Service) -> None:
+    """Loads versions whose folders are complete and unloads those whose folders have gone, for ever.
+
+    Of several processes one does it, whichever leads at the time.
+    """
+    watcher: Watcher | None = None
+    told: dict[tuple[str, str], str] = {}
+    while True:
+        if not service.control.leading:
+            watcher = None
+        else:
+            watcher = watcher or Watcher(service.store, service.swapper.fingerprints())
+            fault = watcher.fault
+            changes = await asyncio.to_thread(watcher.scan)
+            if watcher.fault not in (None, fault):
+                logger.error("the repository cannot be watched: %s", watcher.fault)
+            for change in changes:
+                await _obey(service, watcher, change, told)
+        await asyncio.sleep(_interval_s(service))
+
+
+async def follow_tokens(tokens: Tokens, interval_s: float) -> None:
+    """Obeys changes of the token file, for ever."""
+    while True:
+        await asyncio.sleep(interval_s)
+        tokens.reload_if_changed()
+
+
+def _interval_s(service: Service) -> float:
+    settings = service.settings
+    return max(settings.watch_s, REMOTE_S) if "://" in settings.models else settings.watch_s
+
+
+async def _obey(service: Service, watcher: Watcher, change: Change, told: dict[tuple[str, str], str]) -> None:
+    model, version = change.model, change.version
+    try:
+        if change.action == "load":
+            await service.control.load(model, version)
+        else:
+            await service.control.unload(model, version)
+    except TiltyardError as error:
+        if told.get((model, version)) != str(error):
+            logger.error("could not %s %s version %s: %s", change.action, model, version, error)
+        told[model, version] = str(error)
+        watcher.failed(model, version)
+    else:
+        watcher.loaded(model, version)
+        after = {"version": version, "serving": service.serving(model)}
+        service.log.append(audit_line(change.action, "watcher", model, after, datetime.now(UTC)))

@@ -1,0 +1,174 @@
+"""Tokens, their rates, the guard, and the command that makes them."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from server.errors import ForbiddenError, RateLimitedError, SettingsError, UnauthorizedError
+from server.protection.cli import app
+from server.protection.guard import Guard, exposed_host
+from server.protection.rate_limit import RateLimit
+from server.protection.tokens import Tokens, read_tokens
+
+HASH = hashlib.sha256(b"secret").hexdigest()
+OTHER = hashlib.sha256(b"other").hexdigest()
+
+
+def entry(name: str = "a", sha256: str = HASH, scopes: str = '["infer"]', rest: str = "") -> str:
+    return f'[[token]]\nname = "{name}"\nsha256 = "{sha256}"\nscopes = {scopes}\n{rest}\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[[token", "Expected"),
+        ("[[token]]\nname = 'a'", "missing required field"),
+        (entry(rest="colour = 1"), "unknown field `colour`"),
+        (entry(scopes='["root"]'), "Invalid enum value 'root'"),
+        (entry(scopes="[]"), "at least one scope"),
+        (entry(sha256="ab"), "64 hexadecimal digits"),
+        (entry(sha256="g" * 64), "64 hexadecimal digits"),
+        (entry() + entry(sha256=OTHER), "a name of its own"),
+        (entry() + entry("b", HASH.upper()), "a hash of its own"),
+        (entry(rest="requests_per_s = 0"), "requests_per_s above 0"),
+        (entry(rest="requests_per_s = inf"), "requests_per_s above 0"),
+        (entry(rest="burst = 3"), "beside requests_per_s"),
+        (entry(rest="requests_per_s = 1\nburst = 0"), "burst of 1 or more"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, text: str, sentence: str) -> None:
+    """Each fault in one sentence, and no secret in it."""
+    file = tmp_path / "tokens.toml"
+    file.write_text(text)
+
+    with pytest.raises(SettingsError) as caught:
+        read_tokens(file)
+
+    assert str(file) in str(caught.value)
+    assert sentence.lower() in str(caught.value).lower()
+
+
+@pytest.mark.parametrize(
+    ("header", "sentence"),
+    [
+        (None, "no such header"),
+        (b"", "another scheme"),
+        (b"Basic secret", "another scheme"),
+        (b"Bearer", "known"),
+        (b"Bearer wrong", "known"),
+        (b"Bearer " + HASH.encode(), "known"),
+    ],
+)
+def test_who_shows_no_token_is_refused(tmp_path: Path, header: bytes | None, sentence: str) -> None:
+    """Missing, of another scheme, unknown, and the hash in place of the secret."""
+    (tmp_path / "t").write_text(entry())
+
+    with pytest.raises(UnauthorizedError, match=sentence):
+        Tokens(tmp_path / "t").authenticate(header)
+
+
+def test_a_token_is_known_by_its_hash_in_either_case(tmp_path: Path) -> None:
+    """The scheme's case does not matter either."""
+    (tmp_path / "t").write_text(entry(sha256=HASH.upper()))
+    tokens = Tokens(tmp_path / "t")
+
+    assert [tokens.authenticate(header).name for header in (b"Bearer secret", b"bearer  secret ")] == ["a", "a"]
+
+
+def test_a_changed_file_is_read_again_and_a_faulty_one_changes_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Revoked is revoked; a file that is faulty or gone is told once and keeps the gates as they are."""
+    file = tmp_path / "t"
+    file.write_text(entry())
+    tokens = Tokens(file)
+    file.write_text(entry("b", OTHER))
+
+    assert (tokens.reload_if_changed(), tokens.reload_if_changed()) == (True, False)
+    assert tokens.authenticate(b"Bearer other").name == "b"
+    with pytest.raises(UnauthorizedError):
+        tokens.authenticate(b"Bearer secret")
+    file.write_text("[")
+    assert (tokens.reload_if_changed(), tokens.reload_if_changed()) == (False, False)
+    file.unlink()
+    assert (tokens.reload_if_changed(), tokens.reload_if_changed()) == (False, False)
+    assert tokens.authenticate(b"Bearer other").name == "b"
+    assert len([record for record in caplog.records if "stay valid" in record.getMessage()]) == 2
+
+
+@given(st.floats(0.1, 1000), st.integers(1, 50), st.lists(st.floats(0, 3, allow_nan=False), min_size=1, max_size=200))
+def test_no_window_holds_more_than_burst_and_rate(rate: float, burst: int, gaps: list[float]) -> None:
+    """Over any stretch of time at most burst + rate x time pass, and the time to wait is enough."""
+    limit = RateLimit(rate, burst, 0.0)
+    now, passed = 0.0, []
+    for gap in gaps:
+        now += gap
+        try:
+            limit.take(now)
+        except RateLimitedError as error:
+            assert error.retry_after_s >= 1
+            continue
+        passed.append(now)
+
+    for first, start in enumerate(passed):
+        for last, end in enumerate(passed[first:], first):
+            assert last - first + 1 <= burst + rate * (end - start) + 1e-6
+
+
+def test_the_guard_holds_scopes_rates_and_the_open_port(tmp_path: Path) -> None:
+    """Each rule once on either side of it; a worker grants its share of the rate."""
+    file = tmp_path / "t"
+    file.write_text(entry(rest="requests_per_s = 1\nburst = 4"))
+    guard = Guard(Tokens(file), exposed=True, share=0.5)
+    header = b"Bearer secret"
+
+    assert [guard.admit(header, "infer", 0.0) for _ in range(2)] == ["a", "a"]
+    with pytest.raises(RateLimitedError) as caught:
+        guard.admit(header, "infer", 0.0)
+    assert caught.value.retry_after_s == 2
+    assert guard.admit(header, None, 0.0) == "a"
+    assert guard.admit(header, "infer", 2.1) == "a"
+    with pytest.raises(ForbiddenError, match="scope admin, got 'a'"):
+        guard.admit(header, "admin", 9.0)
+    with pytest.raises(UnauthorizedError):
+        guard.admit(None, None, 9.0)
+    assert Guard(None, exposed=False).admit(None, "admin", 0.0) == ""
+    assert Guard(None, exposed=True).admit(None, "infer", 0.0) == ""
+    with pytest.raises(ForbiddenError, match="no token is configured"):
+        Guard(None, exposed=True).admit(header, "admin", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("host", "exposed"),
+    [("127.0.0.1", False), ("127.8.8.8", False), ("::1", False), ("localhost", False), ("0.0.0.0", True), ("::", True)],
+)
+def test_where_a_server_is_reached_from(host: str, exposed: bool) -> None:
+    """Loopback is not exposed, everything else is."""
+    assert exposed_host(host) is exposed
+
+
+def test_the_command_makes_lists_and_revokes(tmp_path: Path) -> None:
+    """The token is shown once and works; the file has its hash; other entries and comments stay as they are."""
+    file = tmp_path / "tokens.toml"
+    run = CliRunner().invoke
+
+    made = run(app, ["new", "one", "--scope", "infer", "--scope", "admin", "--rate", "5", "--file", str(file)])
+    token = made.stdout.strip()
+    mode = file.stat().st_mode & 0o777
+    kept = Tokens(file).authenticate(f"Bearer {token}".encode())
+    file.write_text("# ours\n" + file.read_text() + "\n# theirs\n" + entry("two", OTHER))
+    listed = run(app, ["list", "--file", str(file)])
+    again = run(app, ["new", "one", "--scope", "infer", "--file", str(file)])
+    revoked = run(app, ["revoke", "one", "--file", str(file)])
+
+    assert (made.exit_code, kept.name, kept.scopes, kept.requests_per_s) == (0, "one", ["infer", "admin"], 5)
+    assert (mode, token in file.read_text(), token in listed.stdout) == (0o600, False, False)
+    assert ("one" in listed.stdout, again.exit_code, revoked.exit_code) == (True, 1, 0)
+    assert file.read_text().startswith("# ours\n")
+    assert "# theirs" in file.read_text()
+    assert [each.name for each in Tokens(file).all] == ["two"]
+    assert run(app, ["revoke", "one", "--file", str(file)]).exit_code == 1
