@@ -18,6 +18,8 @@ class BundleFolder:
     """The profiles of every version found, and why the others were refused.
 
     ``profiles`` grows when a version is packed while the monitor runs; ``failures`` are sentences by version.
+    ``unwatched`` are versions that serve without being watched: of tensors that are no table's rows there is
+    no baseline to compare with.
 
     Args:
         path: the folder of models. It may be created later.
@@ -27,6 +29,7 @@ class BundleFolder:
         self._path = path
         self.profiles: dict[VersionKey, VersionProfile] = {}
         self.failures: dict[VersionKey, str] = {}
+        self.unwatched: set[VersionKey] = set()
 
     def load_all(self) -> None:
         """Loads every version there is; logs and notes those that cannot be read."""
@@ -34,9 +37,11 @@ class BundleFolder:
             self.load(VersionKey(manifest.parent.parent.name, manifest.parent.name))
 
     def load(self, key: VersionKey) -> VersionProfile | None:
-        """Returns a version's profile, read now if it was not yet; None when that cannot be done."""
+        """Returns a version's profile, read now if it was not yet; None for one that cannot be, or is not watched."""
         if key in self.profiles:
             return self.profiles[key]
+        if key in self.unwatched:
+            return None
         if not _is_name(key.model) or not _is_name(key.version):
             return None
         folder = self._path / key.model / key.version
@@ -50,6 +55,10 @@ class BundleFolder:
             self.failures[key] = str(error)
             return None
         self.failures.pop(key, None)
+        if profile is None:
+            _logger.info("not watching %s version %s: a bundle of tensors has no baseline", key.model, key.version)
+            self.unwatched.add(key)
+            return None
         self.profiles[key] = profile
         _logger.info("watching %s version %s", key.model, key.version)
         return profile
@@ -61,14 +70,16 @@ class BundleFolder:
         self.failures[key] = reason
 
 
-def read_profile(folder: Path) -> VersionProfile:
-    """Returns the profile of the version in a bundle's folder.
+def read_profile(folder: Path) -> VersionProfile | None:
+    """Returns the profile of the version in a bundle's folder, None for a bundle of tensors, which has none.
 
     Raises:
         BundleError: a file is missing, is not what the manifest's digest says, or cannot be understood;
             the message names file and place.
     """
     manifest = _read_manifest(folder)
+    if manifest.task == "tensors":
+        return None
     path = folder / BASELINE_FILE
     data = _read(path)
     digest = manifest.files.get(BASELINE_FILE)

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from server.bundles.bundle import Bundle, read_bundle
 from server.contract.manifest import MODEL_FILE, ExampleTensor, Manifest, Signature, Tensor
-from server.errors import BundleError, ExecutionError
+from server.errors import BundleError, ExecutionError, InvalidRequestError
+from server.execution.refusals import input_refusal, reason_of
 from server.protocol.datatypes import BY_ONNX, DATATYPES, Arrays
 
 # What numpy and the table of datatypes say to a tensor whose data is not of its datatype and shape.
@@ -17,7 +18,10 @@ _NO_ARRAY = (ValueError, TypeError, KeyError, OverflowError)
 
 
 class Version:
-    """A version that serves: its manifest and its graph."""
+    """A version that serves: its manifest and its graph.
+
+    Nothing it holds refers back to it: when the last reference goes, the graph's memory goes at once.
+    """
 
     def __init__(self, bundle: Bundle) -> None:
         """Makes the session and replays the bundle's examples, which is also the warm-up.
@@ -33,7 +37,7 @@ class Version:
         try:
             self._session = onnxruntime.InferenceSession(bundle.model, _options(), providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's errors share no class but Exception
-            raise BundleError(f"{path}: expected a graph onnxruntime can run, got: {error}") from error
+            raise BundleError(f"{path}: expected a graph onnxruntime can run, got: {reason_of(error)}") from error
         _check_tensors(path, "input", self._session.get_inputs(), self.signature.inputs)
         _check_tensors(path, "output", self._session.get_outputs(), self.signature.outputs)
         self._replay(bundle)
@@ -43,10 +47,15 @@ class Version:
 
         Raises:
             ExecutionError: the graph failed on these rows.
+            InvalidRequestError: a graph that takes other tensors than a table's rows refused their
+                sizes or values, which its signature cannot tell in advance.
         """
         try:
             outputs = self._session.run(self._output_names, arrays)
         except Exception as error:  # onnxruntime's errors share no class but Exception
+            refusal = input_refusal(error, arrays) if self.signature.layout == "tensors" else None
+            if refusal is not None:
+                raise InvalidRequestError(refusal) from error
             raise ExecutionError(
                 f"model {self.manifest.model!r} version {self.manifest.version!r} failed while scoring"
             ) from error
@@ -57,7 +66,7 @@ class Version:
         try:
             arrays = {tensor.name: _example_array(tensor) for tensor in bundle.examples.inputs}
             outputs = self.run(arrays)
-        except (ExecutionError, *_NO_ARRAY) as error:
+        except (ExecutionError, InvalidRequestError, *_NO_ARRAY) as error:
             raise BundleError(f"{where}: expected the model to run on them, got: {error}") from error
         for expected in bundle.examples.outputs:
             if expected.name not in outputs:
@@ -127,7 +136,8 @@ def _compare(where: str, expected: ExampleTensor, got: NDArray[Any], tolerance: 
     except _NO_ARRAY as error:
         raise BundleError(f"{where}: output {name!r}: expected data of its datatype and shape, got: {error}") from error
     if DATATYPES[expected.datatype].element is float:
-        differs = ~np.isclose(got, wanted, rtol=0, atol=tolerance, equal_nan=True)
+        # In doubles, since halves have no room for a small tolerance or for a large difference.
+        differs = ~np.isclose(got.astype(np.float64), wanted.astype(np.float64), rtol=0, atol=tolerance, equal_nan=True)
     else:
         differs = got != wanted
     if differs.any():

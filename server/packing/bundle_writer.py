@@ -1,6 +1,5 @@
 """From an estimator and its training table to a bundle: convert, check, describe, write."""
 
-import hashlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,12 +12,9 @@ from server.contract.manifest import (
     BASELINE_FILE,
     CARD_FILE,
     EXAMPLES_FILE,
-    MANIFEST_FILE,
     MODEL_FILE,
-    FileDigest,
     Manifest,
     TrainingData,
-    decode_manifest,
 )
 from server.packing.baseline_builder import build_baseline
 from server.packing.client_tensors import client_tensors
@@ -31,7 +27,8 @@ from server.packing.model_card import write_card
 from server.packing.onnx_model import OnnxModel
 from server.packing.options import PackOptions
 from server.packing.parity import check_parity
-from server.packing.placement import check_free, check_name, next_version, write_bundle
+from server.packing.placement import choose_folder, write_bundle
+from server.packing.sealing import sealed
 from server.packing.table import choose_features, digest_of, drop_unlabelled, infer_columns, period_of
 from server.packing.training_metrics import measure, read_truth
 
@@ -54,12 +51,7 @@ def pack_bundle(
     Raises:
         PackingError: as the tree in ``server.packing.errors`` says.
     """
-    check_name("model", options.model)
-    if options.version is not None:
-        check_name("version", options.version)
-    version = options.version or next_version(options.out / options.model)
-    folder = options.out / options.model / version
-    check_free(folder)
+    folder = choose_folder(options.out, options.model, options.version)
 
     progress("reading the table's columns")
     task = task_of(estimator)
@@ -92,7 +84,7 @@ def pack_bundle(
     progress("writing the bundle")
     manifest = Manifest(
         model=options.model,
-        version=version,
+        version=folder.name,
         created_at=datetime.now(UTC).replace(microsecond=0),
         task=task,
         target=options.target,
@@ -118,16 +110,5 @@ def pack_bundle(
         EXAMPLES_FILE: msgspec.json.encode(examples),
         CARD_FILE: write_card(manifest, baseline, examples).encode(),
     }
-    files[MANIFEST_FILE] = _with_digests(manifest, files)
-    write_bundle(folder, files)
+    write_bundle(folder, sealed(manifest, files))
     return folder
-
-
-def _with_digests(manifest: Manifest, files: dict[str, bytes]) -> bytes:
-    digests = {
-        name: FileDigest(sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
-        for name, content in files.items()
-    }
-    written = msgspec.json.encode(msgspec.structs.replace(manifest, files=digests))
-    decode_manifest(written)
-    return msgspec.json.format(written, indent=2) + b"\n"

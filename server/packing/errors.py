@@ -5,6 +5,8 @@ TiltyardError
     ├── EstimatorError    no estimator there, or one that is not fitted or cannot be served
     ├── TableError        the training table cannot be read, or holds what no client could send
     ├── ConversionError   skl2onnx or onnxruntime cannot turn the estimator into a graph
+    ├── GraphError        an ONNX file that is no graph, or none that can be served
+    ├── ExamplesError     the inputs of examples cannot be read, do not fit the graph, or have no steady answer
     ├── ParityError       the graph answers otherwise than the estimator
     └── PlacementError    the bundle's name cannot be used, its version exists, or it cannot be written
 """
@@ -26,6 +28,14 @@ class TableError(PackingError):
 
 class ConversionError(PackingError):
     """An estimator that could not be turned into a graph that onnxruntime runs."""
+
+
+class GraphError(PackingError):
+    """An ONNX file that cannot be read, or whose graph cannot be served."""
+
+
+class ExamplesError(PackingError):
+    """Inputs of examples that cannot be read, do not fit the graph, or to which it has no steady answer."""
 
 
 class ParityError(PackingError):

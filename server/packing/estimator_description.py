@@ -1,10 +1,12 @@
 """What the manifest says of an estimator: its class, its hyperparameters, the packages that made it."""
 
 import math
+from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
-_PACKAGES = ("scikit-learn", "skl2onnx", "onnx", "onnxruntime", "numpy", "pandas", "tiltyard")
+ESTIMATOR_PACKAGES = ("scikit-learn", "skl2onnx", "onnx", "onnxruntime", "numpy", "pandas", "tiltyard")
+GRAPH_PACKAGES = ("onnx", "onnxruntime", "numpy", "tiltyard")
 _LONGEST = 200
 
 
@@ -28,10 +30,10 @@ def hyperparameters(estimator: Any) -> dict[str, Any]:
     return {name: _plain(value) for name, value in sorted(estimator.get_params(deep=True).items())}
 
 
-def package_versions() -> dict[str, str]:
-    """Returns the versions of the installed packages that had a part in the bundle."""
+def package_versions(packages: Sequence[str] = ESTIMATOR_PACKAGES) -> dict[str, str]:
+    """Returns the versions of those packages that are installed: they had a part in the bundle."""
     found = {}
-    for name in _PACKAGES:
+    for name in packages:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -9,6 +9,7 @@ from server.contract.baseline import Baseline, FeatureBaseline
 from server.contract.histogram import NumericBins
 from server.contract.manifest import Examples, Manifest
 
+HOST = "http://localhost:8080"
 _SHOWN_CATEGORIES = 5
 
 
@@ -116,29 +117,29 @@ def _calls(manifest: Manifest, examples: Examples) -> list[str]:
             "name": tensor.name,
             "shape": [1, *tensor.shape[1:]],
             "datatype": tensor.datatype,
-            "data": [_short(value, tensor.datatype) for value in tensor.data[: tensor.shape[1]]],
+            "data": [short_number(value, tensor.datatype) for value in tensor.data[: tensor.shape[1]]],
         }
         for tensor in examples.inputs
     ]
     values = [value for tensor in tensors for value in tensor["data"]]
     rows = {"rows": [dict(zip((column.name for column in columns), values, strict=True))]}
-    host = "http://localhost:8080"
     return [
         "Rows by name:",
         "",
-        *_curl(f"{host}/v1/models/{manifest.model}/predict", rows),
+        *curl(f"{HOST}/v1/models/{manifest.model}/predict", rows),
         "",
         "Open Inference Protocol V2:",
         "",
-        *_curl(f"{host}/v2/models/{manifest.model}/versions/{manifest.version}/infer", {"inputs": tensors}),
+        *curl(f"{HOST}/v2/models/{manifest.model}/versions/{manifest.version}/infer", {"inputs": tensors}),
     ]
 
 
-def _short(value: Any, datatype: str) -> Any:
+def short_number(value: Any, datatype: str) -> Any:
     """Returns a number in the fewest digits that give it again in its type."""
     return float(str(np.float32(value))) if datatype == "FP32" and value is not None else value
 
 
-def _curl(url: str, body: dict[str, Any]) -> list[str]:
+def curl(url: str, body: dict[str, Any]) -> list[str]:
+    """Returns a call that a shell takes as it is."""
     written = json.dumps(body, ensure_ascii=False).replace("'", "'\\''")
     return ["```sh", f"curl {url} -d '{written}'", "```"]

@@ -43,3 +43,22 @@ class PackOptions:
     def datatype(self) -> str:
         """The protocol's name of ``float_type``."""
         return self.float_type.upper()
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxOptions:
+    """Everything about a bundle of an ONNX file that the file does not say.
+
+    Attributes:
+        model: the logical name clients call.
+        out: the repository of bundles; the bundle goes to ``out/model/version``.
+        version: None is one more than the highest number there.
+        examples: inputs to try the graph on: a V2 request in JSON, or a .npz; None makes some up.
+        seed: of those made up.
+    """
+
+    model: str
+    out: Path
+    version: str | None = None
+    examples: Path | None = None
+    seed: int = 0

@@ -12,6 +12,26 @@ from server.packing.errors import PlacementError
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 
 
+def choose_folder(out: Path, model: str, version: str | None) -> Path:
+    """Returns the folder of a new bundle, which is not there yet.
+
+    Args:
+        out: the repository of bundles.
+        model: its name.
+        version: None is one more than the highest number there.
+
+    Raises:
+        PlacementError: a name that no folder can have, a version that is there, or a repository
+            that cannot be read.
+    """
+    check_name("model", model)
+    if version is not None:
+        check_name("version", version)
+    folder = out / model / (version or next_version(out / model))
+    check_free(folder)
+    return folder
+
+
 def check_name(what: str, name: str) -> None:
     """Raises PlacementError unless the name can be a folder and a part of a URL."""
     if not _NAME.fullmatch(name):

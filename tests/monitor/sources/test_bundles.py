@@ -1,12 +1,16 @@
+import logging
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from monitor.errors import BundleError
 from monitor.sources.bundles import BundleFolder, read_profile
 from monitor.version_profile import VersionKey
+from server.contract.manifest import Manifest, Signature, Tensor
 
 
 def test_versions_are_found_by_their_folders(models: Path) -> None:
@@ -30,6 +34,42 @@ def test_a_version_packed_later_is_loaded_on_demand(models: Path, bundle_writer:
     assert profile is folder.profiles[VersionKey("delay", "3")]
     assert folder.load(VersionKey("..", "models")) is None
     assert folder.load(VersionKey("delay", "../delay/1")) is None
+
+
+def write_tensors(models: Path, version: str) -> None:
+    """Writes what the monitor reads of a graph packed by itself: a manifest, and no baseline."""
+    image = Tensor(name="image", datatype="UINT8", shape=[-1, -1, 3])
+    manifest = Manifest(
+        model="eye",
+        version=version,
+        created_at=datetime(2026, 1, 5, tzinfo=UTC),
+        task="tensors",
+        signature=Signature(layout="tensors", inputs=[image], outputs=[image]),
+        estimator="ONNX graph",
+        packages={},
+        files={},
+    )
+    folder = models / "eye" / version
+    folder.mkdir(parents=True)
+    (folder / "bundle.json").write_bytes(msgspec.json.encode(manifest))
+
+
+def test_a_bundle_of_tensors_is_passed_over_and_said_once(models: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It has no baseline by nature: neither a failure nor a warning, however often its events come."""
+    caplog.set_level(logging.INFO)
+    write_tensors(models, "1")
+    folder = BundleFolder(models)
+    folder.load_all()
+    write_tensors(models, "2")
+
+    found = [folder.load(VersionKey("eye", version)) for version in ("1", "2", "2")]
+
+    assert [None, None, None] == found
+    assert ({}, {("eye", "1"), ("eye", "2")}) == (folder.failures, folder.unwatched)
+    assert [
+        ("INFO", f"not watching eye version {version}: a bundle of tensors has no baseline") for version in ("1", "2")
+    ] == [(record.levelname, record.message) for record in caplog.records if "eye" in record.message]
+    assert [("delay", "1"), ("delay", "2")] == sorted(folder.profiles)
 
 
 def _replace(path: Path, old: bytes, new: bytes) -> None:

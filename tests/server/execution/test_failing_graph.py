@@ -4,6 +4,7 @@ import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -14,6 +15,9 @@ from onnx import TensorProto, helper, numpy_helper
 from server.contract.events import Prediction, Shadow
 from server.errors import ExecutionError
 from server.execution.session import load_version
+from server.packing.onnx_bundle import pack_onnx
+from server.packing.options import OnnxOptions
+from tests.server.graphs import saved, text_encoder
 from tests.server.live_server import Running, wait_for
 
 
@@ -93,3 +97,29 @@ def test_a_failure_is_answered_500_and_logged_and_a_failing_shadow_is_not_seen(
     assert (events["chosen"].data.rule, events["chosen"].data.propensity) == ("client", 1.0)
     assert [(event.subject, event.data.status, event.data.rows) for event in shadows] == [("seen", 500, 0)]
     assert running.metric(series) == 1
+
+
+def test_tensors_that_a_graph_refuses_are_answered_400(serve: Callable[..., Running], tmp_path: Path) -> None:
+    """An index beyond the table and sizes that do not fit are the client's to change; the next request is answered."""
+    path = saved(text_encoder(), tmp_path / "encoder.onnx")
+    pack_onnx(path, OnnxOptions(model="words", out=tmp_path / "models"))
+    client = serve(tmp_path / "models").client
+
+    def ask(words: list[int]) -> tuple[int, Any]:
+        shape = [1, len(words)]
+        ids = {"name": "ids", "shape": shape, "datatype": "INT64", "data": words}
+        mask = {"name": "mask", "shape": shape, "datatype": "BOOL", "data": [True] * len(words)}
+        answer = client.post("/v2/models/words/infer", json={"inputs": [ids, mask]})
+        return answer.status_code, answer.json()
+
+    beyond, good = ask([1, 31]), ask([1, 29, 4])
+
+    sentence = (
+        "expected inputs that fit the graph, got shapes 'ids' [1, 2], 'mask' [1, 2], which its Gather node 'look_up' "
+        "refuses: indices element out of data bounds"
+    )
+    assert (400, {"error": sentence}) == beyond
+    assert (200, [("embedding", [1, 5]), ("hidden", [1, 3, 5])]) == (
+        good[0],
+        [(one["name"], one["shape"]) for one in good[1]["outputs"]],
+    )

@@ -11,8 +11,9 @@ import typer
 from sklearn.linear_model import LogisticRegression
 from typer.testing import CliRunner, Result
 
-from server.contract.manifest import decode_manifest
+from server.contract.manifest import decode_examples, decode_manifest
 from server.packing.cli import pack
+from tests.server.graphs import identity, saved, text_encoder
 
 
 @pytest.fixture
@@ -116,3 +117,87 @@ def test_without_the_extra_the_command_says_what_to_install(tmp_path: Path) -> N
 
     assert ran.returncode == 1
     assert ran.stderr.strip() == "error: skl2onnx is not installed; run: pip install 'tiltyard[pack]'"
+
+
+@pytest.fixture
+def exported(folder: Path) -> Path:
+    """A user's folder with a graph from another tool."""
+    saved(text_encoder(), folder / "encoder.onnx")
+    saved(identity("FP32", ["n"]), folder / "same.onnx")
+    (folder / "given.json").write_text(
+        '{"inputs": [{"name": "given", "shape": [2], "datatype": "FP32", "data": [1.5, 7]}]}'
+    )
+    return folder
+
+
+def test_an_onnx_file_makes_a_bundle_by_itself(exported: Path) -> None:
+    """The closing line says what it takes and gives."""
+    result = run("--onnx", "encoder.onnx", "--model", "words", "--version", "beta", "--out", "models")
+
+    manifest = decode_manifest((exported / "models/words/beta/bundle.json").read_bytes())
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert (
+        "packed models/words/beta: takes ids INT64 [-1, -1], mask BOOL [-1, -1]; "
+        "gives embedding FP32 [-1, 5], hidden FP32 [-1, -1, 5]\n"
+    ) == result.stderr
+    assert manifest.packages.keys() == {"onnx", "onnxruntime", "numpy", "tiltyard"}
+
+
+def test_examples_and_seed_reach_the_bundle_of_an_onnx_file(exported: Path) -> None:
+    """Examples that are given are the bundle's; a seed makes up others."""
+    usual = ["--onnx", "same.onnx", "--model", "same", "--out", "models"]
+
+    statuses = [run(*usual, *more).exit_code for more in (["--examples", "given.json"], [], ["--seed", "3"])]
+
+    files = [exported / f"models/same/{version}/examples.json" for version in (1, 2, 3)]
+    first, second, third = (decode_examples(path.read_bytes()).inputs[0].data for path in files)
+    assert ([0, 0, 0], [1.5, 7.0]) == (statuses, first)
+    assert second != third
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ([], "expected --onnx, or else --estimator, --data and --target; see tiltyard pack --help"),
+        (["--layout", "matrix"], "expected --onnx, or else --estimator, --data and --target; see tiltyard pack --help"),
+        (
+            ["--estimator", "model.joblib"],
+            "--data and --target missing: --estimator, --data and --target go together; see tiltyard pack --help",
+        ),
+        (
+            ["--onnx", "same.onnx", "--target", "yes", "--float", "fp64"],
+            "--onnx goes without --target and --float; see tiltyard pack --help",
+        ),
+        (
+            ["--estimator", "m.joblib", "--examples", "given.json"],
+            "--examples goes with --onnx only; see tiltyard pack --help",
+        ),
+    ],
+)
+def test_options_that_do_not_go_together_are_a_mistake_of_usage(
+    exported: Path, given: list[str], sentence: str
+) -> None:
+    """What is missing or too much is named, with the status that a shell expects of wrong usage."""
+    result = run(*given, "--model", "m", "--out", "models")
+
+    assert (2, f"error: {sentence}\n") == (result.exit_code, result.stderr)
+    assert not (exported / "models").exists()
+
+
+def test_a_graph_that_cannot_be_packed_ends_in_one_sentence_and_status_1(exported: Path) -> None:
+    """As with an estimator."""
+    result = run("--onnx", "parcels.csv", "--model", "m", "--out", "models")
+
+    assert result.exit_code == 1
+    assert result.stderr == "error: parcels.csv: expected an ONNX file, got another one or a part of one\n"
+
+
+def test_the_help_shows_both_ways_with_their_options() -> None:
+    """Three groups: what every bundle needs, an estimator's options, a graph's."""
+    text = run("--help").stdout
+
+    places = [
+        text.index(title) for title in ("Options", "A scikit-learn estimator and its training table", "Or any ONNX")
+    ]
+    assert sorted(places) == places
+    assert [flag for flag in ("--estimator", "--data", "--onnx", "--examples") if flag not in text] == []
