@@ -35,3 +35,7 @@ bench: install
 lock:
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
 		--python-version 3.11 --all-extras --output-file requirements.lock pyproject.toml $(ARGS)
+	for client in triton kserve mlserver; do \
+		$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
+			--python-version 3.11 --output-file tests/clients/requirements/$$client.txt \
+			tests/clients/requirements/$$client.in $(ARGS) || exit 1; done

@@ -152,6 +152,7 @@ def _routes(service: Service) -> list[Route]:
         Route("/v1/feedback", Feedback(service), methods=["POST"]),
         get("/v2", metadata.server),
         get("/v2/", metadata.server),
+        Route("/", health.alive),
         Route("/health", health.health),
         Route("/v2/health/live", health.live),
         Route("/v2/health/ready", health.ready),
@@ -166,6 +167,7 @@ def _routes(service: Service) -> list[Route]:
         get("/v2/models/{model}/versions/{version}/ready", metadata.model_ready),
         get("/v2/models/{model}/versions/{version}/config", metadata.config),
         get("/v2/models/{model}/versions/{version}/stats", health.statistics),
+        Route("/v1/models/{model}:{verb}", _no_such_verb, methods=["POST"]),
         get("/v1/models/{model}", metadata.named_model),
         post("/v2/repository/index", repository.index, "admin"),
         post("/v2/repository/models/{model}/load", repository.load, "admin"),
@@ -204,6 +206,11 @@ async def _http_error(request: Request, error: Exception) -> Response:
             sentences[404] = f"{path}: the {extension} extension is not supported"
     body = ErrorBody(error=sentences.get(error.status_code, error.detail))
     return json_response(body, error.status_code, dict(error.headers or {}))
+
+
+async def _no_such_verb(request: Request) -> Response:
+    """Answers 404 to what KServe's V1 protocol has beside predictions, such as explanations."""
+    raise HTTPException(404)
 
 
 async def _own_fault(request: Request, error: Exception) -> Response:

@@ -21,6 +21,10 @@ class Health:
         """``GET /v2/health/live``: the event loop turns."""
         return json_response({"live": True})
 
+    async def alive(self, request: Request) -> Response:
+        """``GET /``: what clients of KServe's V1 protocol ask for life."""
+        return json_response({"status": "alive"})
+
     async def ready(self, request: Request) -> Response:
         """``GET /v2/health/ready``: every model answers and events are logged; else 503 with the reasons."""
         faults = self._service.faults()

@@ -300,6 +300,9 @@ def _binary_parts(tensors: list[InputTensor], tail: memoryview | None, limits: T
         size = _binary_size(tensor, limits)
         if size is None:
             continue
+        if tail is None and size == 0:  # kserve sends no rows so, and no header
+            parts[tensor.name] = memoryview(b"")
+            continue
         if tail is None:
             raise InvalidRequestError(
                 f"input {tensor.name!r}: expected the header Inference-Header-Content-Length with binary data, got none"

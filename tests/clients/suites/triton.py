@@ -162,7 +162,7 @@ def test_repository_index(client: Client) -> None:
     index = client.get_model_repository_index()
 
     states = {(entry["name"], entry["version"]): entry["state"] for entry in index}
-    assert {"flight", "grid", "delay", "echo", "image", "spare"} == {name for name, _ in states}
+    assert {"flight", "grid", "delay", "echo", "image", "spare", "text"} == {name for name, _ in states}
     assert ("READY", "READY") == (states["flight", "1"], states["flight", "2"])
 
 
@@ -484,7 +484,8 @@ def test_values_that_are_no_numbers(
     status, message = refused(lambda: client.infer("flight", inputs_of({**inputs, column: spoilt}, binary=binary)))
 
     assert "400" == status
-    assert column in message
+    # An infinity makes the whole body no JSON: it is then named itself, not its input.
+    assert ("Infinity" if np.isinf(value) and not binary else column) in message
 
 
 # Refusals
