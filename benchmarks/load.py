@@ -78,8 +78,9 @@ class Load:
         return self
 
     def __exit__(self, *given: object) -> None:
-        self._process.kill()
-        self._process.communicate()
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.communicate()
 
     def stop(self) -> dict[str, float]:
         """Ends the load now, and returns its result."""
