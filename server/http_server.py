@@ -12,67 +12,20 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Protocol
 
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.config import STARTUP_FAILURE
 
+from server.acceptor import Acceptor
 from server.errors import SettingsError
 from server.http_protocol import HttpProtocol
 from server.settings import Settings, TlsSettings
 
 logger = logging.getLogger(__name__)
 
-BACKLOG = 4096
-"""Connections that may wait to be accepted; the kernel's own limit (somaxconn) holds as well."""
-
 TICK_S = 1.0
 """How often the date header is renewed."""
-
-
-class Listening(Protocol):
-    """What accepts connections until it is closed; asyncio.Server is one."""
-
-    def close(self) -> None:
-        """Accepts no more."""
-        ...
-
-    async def wait_closed(self) -> None:
-        """Returns once nothing of it runs any more."""
-        ...
-
-
-class Opener(Protocol):
-    """Begins to accept connections from a bound socket."""
-
-    async def __call__(
-        self,
-        protocol: Callable[[], asyncio.Protocol],
-        listener: socket.socket,
-        tls: ssl.SSLContext | None,
-        handshake_s: float,
-        connections: Callable[[], int],
-    ) -> Listening:
-        """protocol: makes one for each connection; connections: how many there are at present."""
-        ...
-
-
-async def open_server(
-    protocol: Callable[[], asyncio.Protocol],
-    listener: socket.socket,
-    tls: ssl.SSLContext | None,
-    handshake_s: float,
-    connections: Callable[[], int],
-) -> Listening:
-    """Accepts whatever comes, as the one process that has the socket."""
-    return await asyncio.get_running_loop().create_server(
-        protocol,
-        sock=listener,
-        ssl=tls,
-        ssl_handshake_timeout=handshake_s if tls else None,
-        backlog=BACKLOG,
-    )
 
 
 class _Server(uvicorn.Server):
@@ -85,10 +38,10 @@ class _Server(uvicorn.Server):
         stopping: Callable[[], None],
         ready: Callable[[], None],
         refused: Callable[[int], None],
-        opener: Opener,
+        fair: Callable[[int], bool],
     ) -> None:
         super().__init__(config)
-        self._opener = opener
+        self._fair = fair
         self._settings = settings
         self._stopping = stopping
         self._ready = ready
@@ -115,7 +68,7 @@ class _Server(uvicorn.Server):
         )
         connections = self.server_state.connections
         self.servers = [
-            await self._opener(protocol, listener, self.config.ssl, limits.header_s, lambda: len(connections))  # type: ignore[misc]  # uvicorn closes them and nothing else
+            Acceptor(protocol, listener, self.config.ssl, limits.header_s, lambda: len(connections), self._fair)  # type: ignore[misc]  # uvicorn closes them and nothing else
             for listener in sockets or ()
         ]
         self.started = True
@@ -221,7 +174,7 @@ def run(
     stopping: Callable[[], None] = lambda: None,
     announce: Callable[[str], None] = _say_ready,
     refused: Callable[[int], None] = lambda code: None,
-    opener: Opener = open_server,
+    fair: Callable[[int], bool] = lambda connections: True,
 ) -> bool:
     """Serves until SIGINT or SIGTERM, then drains; returns whether the application had started.
 
@@ -229,7 +182,7 @@ def run(
         stopping: called at the first signal; from then on the server still serves for `stop_delay_s`.
         announce: called with the server's URL once it accepts connections.
         refused: called with the status of every answer that HTTP itself gave, without the application.
-        opener: begins to accept connections.
+        fair: says whether this process, with so many connections, should take another one.
     """
     context = _tls_context(settings.tls)
     config = uvicorn.Config(
@@ -253,7 +206,7 @@ def run(
         signal.signal(number, _ignore)
     host, port = listener.getsockname()[:2]
     url = f"{'https' if context else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
-    server = _Server(config, settings, stopping, functools.partial(announce, url), refused, opener)
+    server = _Server(config, settings, stopping, functools.partial(announce, url), refused, fair)
     server.run(sockets=[listener])
     return server.started
 

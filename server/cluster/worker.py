@@ -8,10 +8,9 @@ import functools
 import os
 import select
 import socket
-import ssl
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from prometheus_client import values
@@ -20,7 +19,6 @@ from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.app import build_service, build_traced_app
-from server.cluster.acceptor import Acceptor
 from server.cluster.board import Board
 from server.cluster.channel import Channel
 from server.cluster.control import ClusterControl
@@ -79,7 +77,7 @@ def main(control: socket.socket, memory: int, listener: socket.socket) -> int:
             stopping=service.stop,
             announce=lambda url: link.send(Ready(url=url)),
             refused=service.metrics.refused_unread,
-            opener=functools.partial(_accept_fairly, shared.board, start.slot),
+            fair=functools.partial(shared.board.fair, start.slot),
         )
     except TiltyardError as error:
         control.setblocking(True)
@@ -149,19 +147,6 @@ class _WorkersCollector(Collector):
         ready, expected = self._board.workers
         yield GaugeMetricFamily("tiltyard_workers", "Workers that accept requests", ready)
         yield GaugeMetricFamily("tiltyard_workers_expected", "Workers that should", expected)
-
-
-async def _accept_fairly(
-    board: Board,
-    slot: int,
-    protocol: Callable[[], asyncio.Protocol],
-    listener: socket.socket,
-    tls: ssl.SSLContext | None,
-    handshake_s: float,
-    connections: Callable[[], int],
-) -> Acceptor:
-    """Accepts connections as an http_server.Opener that minds how many the other workers have."""
-    return Acceptor(protocol, listener, tls, handshake_s, lambda: board.fair(slot, connections()))
 
 
 def _die_with_supervisor(control: socket.socket) -> None:

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 # Each name may import those to its left in the same package and itself; files of one group are peers.
 SERVER = (
     {"contract", "errors", "identifiers", "logs"},
-    {"settings", "protocol", "audit", "tracing"},
+    {"settings", "protocol", "audit", "tracing", "acceptor"},
     {"bundles", "routing", "protection", "http_protocol"},
     {"execution", "eventlog", "admission", "http_server"},
     {"metrics"},

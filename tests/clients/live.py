@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tests.clients.graphs import DATATYPES, write_echo, write_image, write_known
+from tests.server.live_server import url_of
 
 TOKEN, READER = "all-of-it", "infer-only"
 ROWS = 12
@@ -56,15 +57,7 @@ def serve(folder: Path) -> Iterator[Live]:
     command = [sys.executable, "-m", "server.cli", "serve", "--port", "0", "--models", str(folder / "models")]
     options = ["--outbox", str(folder / "outbox.db"), "--tokens", str(folder / "tokens.toml")]
     with subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        said = []
-        for line in process.stderr:
-            said.append(line)
-            if "ready at " in line:
-                break
-        else:
-            raise AssertionError("the server did not start: " + "".join(said))
-        yield Live(said[-1].split("ready at http://")[1].strip().rstrip("/"), TOKEN, READER, folder / "known")
+        yield Live(url_of(process).removeprefix("http://"), TOKEN, READER, folder / "known")
         process.terminate()
         assert process.wait(20) == 0
 

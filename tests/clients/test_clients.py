@@ -1,7 +1,6 @@
 """Public clients, each in an environment of its own, against one live server."""
 
 import ast
-import os
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import pytest
 
 from tests.clients.environment import REQUIREMENTS, EnvironmentUnavailableError, client_python
 from tests.clients.live import Live
+from tests.required import missing
 
 SUITES = Path(__file__).parent / "suites"
 CLIENTS = {"triton": "triton.py", "kserve": "kserve_rest.py", "mlserver": "mlserver_codecs.py"}
@@ -74,8 +74,8 @@ def read_cases(report: Path) -> dict[str, dict[str, str]]:
 def test_client(client: str, function: str, results: Callable[[str], Results]) -> None:
     """A public client works unmodified; what each case proves stands in its suite."""
     found = results(client)
-    if found.environment_missing and os.environ.get("TILTYARD_TESTS_REQUIRE_ALL") != "1":
-        pytest.skip(found.why_none)
+    if found.environment_missing:
+        missing(found.why_none)
 
     assert function in found.cases, f"no case of {function} ran: {found.why_none}"
     failed = {name: said for name, said in found.cases[function].items() if said}

@@ -12,6 +12,7 @@ import pytest
 
 from server.protocol.binary_codec import to_bytes
 from server.protocol.datatypes import DATATYPES
+from tests.required import missing
 from tests.server.protocol.requests import as_binary, as_json, body_of
 
 ROOT = Path(__file__).parents[2]
@@ -21,10 +22,7 @@ SECONDS = int(os.environ.get("TILTYARD_FUZZ_SECONDS", "10"))
 @pytest.fixture
 def atheris() -> None:
     if importlib.util.find_spec("atheris") is None:
-        reason = "no atheris to fuzz the binary decoder with"
-        if os.environ.get("TILTYARD_TESTS_REQUIRE_ALL") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        missing("no atheris to fuzz the binary decoder with")
 
 
 def write_seeds(folder: Path) -> None:

@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from server.packing.bundle_writer import pack_bundle
 from server.packing.options import PackOptions
-from tests.server.live_server import Running
+from tests.server.live_server import Running, url_of
 
 
 def table() -> pd.DataFrame:
@@ -93,16 +93,8 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Running]]:
                 )
             )
             stack.callback(process.kill)
-            assert process.stderr is not None
-            said = []
-            for line in process.stderr:
-                said.append(line)
-                if "ready at " in line:
-                    break
-            else:
-                pytest.fail("the server did not start: " + "".join(said))
-            url = said[-1].split("ready at ")[1].strip()
-            return Running(process, stack.enter_context(httpx.Client(base_url=url, timeout=30)), outbox)
+            client = stack.enter_context(httpx.Client(base_url=url_of(process), timeout=30))
+            return Running(process, client, outbox)
 
         yield start
 
@@ -113,9 +105,7 @@ def server(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
     outbox = tmp_path_factory.mktemp("log") / "outbox.db"
     command = [sys.executable, "-m", "server.cli", "serve", "--port", "0", "--models", str(packed)]
     with subprocess.Popen([*command, "--outbox", str(outbox)], stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        url = next(line.split("ready at ")[1].strip() for line in process.stderr if "ready at " in line)
-        with httpx.Client(base_url=url, timeout=30) as client:
+        with httpx.Client(base_url=url_of(process), timeout=30) as client:
             yield Running(process, client, outbox)
         process.terminate()
         assert process.wait(20) == 0

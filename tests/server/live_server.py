@@ -16,6 +16,17 @@ from server.contract.events import Event, decode_event
 DEADLINE_S = 20.0
 
 
+def url_of(process: subprocess.Popen[str]) -> str:
+    """Returns where a `tiltyard serve` answers, once it says so; fails the test when it ends before."""
+    assert process.stderr is not None
+    said = []
+    for line in process.stderr:
+        if "ready at " in line:
+            return line.split("ready at ")[1].strip()
+        said.append(line)
+    raise AssertionError("the server did not start: " + "".join(said))
+
+
 def wait_for(condition: Callable[[], object], what: str) -> None:
     """Returns once the condition holds; fails the test when it does not in time."""
     deadline = time.monotonic() + DEADLINE_S

@@ -22,6 +22,7 @@ from server.http_protocol import SLICE_BYTES, HttpProtocol
 from server.settings import LimitSettings
 from tests.server.certificates import Authority
 from tests.server.live_server import DEADLINE_S, wait_for
+from tests.server.turns import turn
 
 PATIENT = LimitSettings(header_bytes=1024, header_s=30, body_s=30, idle_s=30)
 HURRY_S = 0.2
@@ -139,7 +140,7 @@ class Edge:
             await send({"type": "http.response.start", "status": 200})
             while not leaving.done():
                 await send({"type": "http.response.body", "body": bytes(65536), "more_body": True})
-                await asyncio.sleep(0)
+                await turn()
             self.noted.append(leaving.result()["type"])
             return
         body = bytearray()

@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from server.contract.events import Prediction, Shadow
-from tests.server.live_server import Running, read_events, tensors, wait_for
+from tests.server.live_server import Running, read_events, tensors, url_of, wait_for
 
 SERVE = [sys.executable, "-m", "server.cli", "serve", "--port", "0"]
 
@@ -272,10 +272,8 @@ main()
 """
     env = {**os.environ, "TILTYARD_EVENTS__WHEN_FULL": when_full, "TILTYARD_EVENTS__QUEUE_BYTES": str(1024 * 1024)}
     with subprocess.Popen([sys.executable, "-c", limited], stderr=subprocess.PIPE, text=True, env=env) as process:
-        assert process.stderr is not None
-        url = next(line.split("ready at ")[1].strip() for line in process.stderr if "ready at " in line)
         statuses = []
-        with httpx.Client(base_url=url, timeout=30) as client:
+        with httpx.Client(base_url=url_of(process), timeout=30) as client:
             running = Running(process, client, outbox)
             while running.metric('tiltyard_events_total{outcome="dropped"}') == 0 and 503 not in statuses[-1:]:
                 rows = {"rows": [{"hour": 1, "distance": 2.0}] * 400}

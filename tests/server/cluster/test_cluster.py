@@ -21,7 +21,9 @@ import pytest
 from server.contract.events import Prediction
 from tests.server.live_server import Running, read_events, tensors, wait_for
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self").exists(), reason="workers are found in /proc")
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self").exists(), reason="finds workers in /proc, which this system does not have"
+)
 
 INFER = "/v2/models/flight/infer"
 SERVE = [sys.executable, "-m", "server.cli", "serve", "--port", "0"]

@@ -30,6 +30,7 @@ from server.cluster.messages import (
 from server.cluster.operations import Operations
 from server.errors import BundleError, ConflictError, NotReadyError
 from server.swap import Change, Swapper
+from tests.server.turns import turn
 
 
 class Notes:
@@ -257,7 +258,7 @@ def test_an_asker_that_is_cancelled_at_any_point_holds_nobody_up(steps: int) -> 
             first, second = [await cluster.worker(slot, "1") for slot in range(2)]
             change = asyncio.create_task(first.control.load("flight", "2"))
             for _ in range(steps):
-                await asyncio.sleep(0)
+                await turn()
             change.cancel()
             await second.control.load("flight", "3")
             assert first.notes.serving == second.notes.serving >= {"1", "3"}
@@ -298,7 +299,7 @@ def test_a_worker_joins_between_changes_never_during_one() -> None:
             await first.notes.reached.wait()
             joined = asyncio.create_task(cluster.operations.join(late.member, [("flight", "1")]))
             for _ in range(20):
-                await asyncio.sleep(0)
+                await turn()
             assert not joined.done()
             first.notes.go_on.set()
             await change

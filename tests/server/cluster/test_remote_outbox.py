@@ -20,6 +20,7 @@ from server.eventlog import outbox as outbox_module
 from server.eventlog.event_log import EventLog
 from server.eventlog.outbox import Outbox
 from server.settings import EventSettings
+from tests.server.turns import turn, until
 
 LINE = b'{"n":%d}'
 WORKERS = 2
@@ -121,13 +122,6 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "outbox.db"
 
 
-async def until(condition: Callable[[], object]) -> None:
-    """Returns once the condition holds."""
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110  # a thread makes it hold
-            await asyncio.sleep(0)
-
-
 @both
 def test_everything_appended_is_written_in_order(opened: Opener, path: Path) -> None:
     """Ten thousand events in, the same out, few rows, and the counts agree."""
@@ -226,7 +220,7 @@ def test_a_disk_that_stays_full_fills_the_queue_and_then_is_told_to_all(
             async with asyncio.timeout(20):
                 while not (log.appended.full and log.outbox.full):
                     taken += log.appended.append(big)
-                    await asyncio.sleep(0)
+                    await turn()
             with pytest.raises(OutboxError):
                 await log.appended.append_durably([b"label"])
             taken += not isinstance(log.appended, Outbox)  # the ring keeps room for what is in hand; it is kept
@@ -301,7 +295,7 @@ def test_a_writer_that_sleeps_is_woken_by_the_next_event(path: Path) -> None:
                 assert each.append(LINE % n)
                 await until(lambda: log.appended.backlog == 0)
                 for _ in range(n):  # so that it is met at different points of its way to sleep
-                    await asyncio.sleep(0)
+                    await turn()
 
     asyncio.run(run())
 
@@ -337,7 +331,7 @@ def test_a_writer_that_goes_fails_who_waits_and_who_comes(path: Path) -> None:
     async def run() -> None:
         async with remote(path, commit_interval_ms=20) as log:
             waiting = [asyncio.create_task(log.appended.append_durably([LINE % n])) for n in range(3)]
-            await asyncio.sleep(0)
+            await turn()
             log.part()
             results = await asyncio.gather(*waiting, return_exceptions=True)
             assert [str(result) for result in results] == ["the event log cannot be written: its writer has died"] * 3

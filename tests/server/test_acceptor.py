@@ -2,19 +2,21 @@
 
 import asyncio
 import contextlib
+import functools
 import mmap
 import resource
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from server.cluster import acceptor as acceptor_module
-from server.cluster.acceptor import Acceptor
+from server import acceptor as acceptor_module
+from server.acceptor import Acceptor
 from server.cluster.board import BOARD_BYTES, Board
 from tests.server.certificates import Authority
+from tests.server.turns import until
 
 
 class Connections(asyncio.Protocol):
@@ -58,7 +60,8 @@ class Workers:
             self.listener.dup(),
             self._tls,
             5.0,
-            lambda: self.board.fair(slot, len(present)),
+            lambda: len(present),
+            functools.partial(self.board.fair, slot),
         )
         self.acceptors.append(acceptor)
         return acceptor
@@ -75,8 +78,7 @@ async def the_workers(slots: int, tls: ssl.SSLContext | None = None) -> AsyncIte
         for transport in set().union(*workers.present):
             transport.abort()
         workers.listener.close()
-        while any(workers.present):  # noqa: ASYNC110  # the transports tell nobody else
-            await asyncio.sleep(0)
+        await until(lambda: not any(workers.present))
 
 
 async def connect(workers: Workers) -> tuple[int, asyncio.StreamWriter]:
@@ -243,9 +245,3 @@ def test_a_client_that_speaks_no_tls_harms_nobody(tmp_path: Path) -> None:
 
     assert asyncio.run(run()) == b"0"
     assert faults == []
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Returns once the condition holds."""
-    while not condition():  # noqa: ASYNC110  # a log tells nobody else
-        await asyncio.sleep(0)
