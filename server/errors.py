@@ -3,6 +3,7 @@
 TiltyardError
 ├── SettingsError            a setting that cannot be used
 ├── BundleError              a bundle that cannot be served
+│   └── StoreError           the store of bundles does not answer
 ├── RouteError               a route document that cannot be used
 ├── OutboxError              the embedded log cannot be opened or written
 │   └── OutboxFullError      it has no room, and events.when_full is "block"
@@ -33,6 +34,10 @@ class SettingsError(TiltyardError):
 
 class BundleError(TiltyardError):
     """A bundle that cannot be served."""
+
+
+class StoreError(BundleError):
+    """The store of bundles does not answer at present."""
 
 
 class RouteError(TiltyardError):

@@ -17,7 +17,7 @@ import msgspec
 
 from server.bundles.repository import Repository, version_key
 from server.bundles.store import BundleStore
-from server.errors import BundleError, ConflictError, RouteError, UnknownModelError
+from server.errors import BundleError, ConflictError, RouteError, StoreError, UnknownModelError
 from server.execution.session import Version
 from server.identifiers import uuid7
 from server.traffic import Document, Traffic
@@ -132,7 +132,7 @@ class Swapper:
         """Does what takes time or can fail; requests see nothing of it.
 
         Raises:
-            BundleError: a version cannot be served; nothing of the change is kept.
+            BundleError: a version cannot be served, or (StoreError) nobody can tell; nothing of the change is kept.
             UnknownModelError: a name that no bundle can have.
         """
         self._mark(change, "LOADING" if change.action == "load" else "UNLOADING")
@@ -208,6 +208,8 @@ class Swapper:
         for version in change.versions if change.action == "load" else ():
             try:
                 versions[version] = self._fetch(change.model, version)
+            except StoreError:  # no fault of this version
+                raise
             except BundleError as error:
                 faults[version] = str(error)
         return versions, faults, self._document(change.model)

@@ -7,7 +7,7 @@ from pathlib import Path
 from server.bundles.completeness import shortfall
 from server.bundles.names import check_model, check_version, is_bundle_name
 from server.contract.manifest import MANIFEST_FILE
-from server.errors import BundleError, RouteError, SettingsError
+from server.errors import BundleError, RouteError, SettingsError, StoreError
 
 ROUTE_FILE = "route.json"
 
@@ -26,12 +26,12 @@ class FolderStore:
         """Returns the versions of every model; a model whose folder may not be read has none.
 
         Raises:
-            BundleError: the folder itself cannot be listed.
+            StoreError: the folder itself cannot be listed.
         """
         try:
             models = _folders(self._folder)
         except OSError as error:
-            raise BundleError(f"models {self.where}: expected a folder that can be listed, got: {error}") from error
+            raise StoreError(f"models {self.where}: expected a folder that can be listed, got: {error}") from error
         found = {}
         for model in models:
             try:

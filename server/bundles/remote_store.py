@@ -18,7 +18,7 @@ from server.bundles.bundle import decode_file
 from server.bundles.completeness import shortfall
 from server.bundles.names import check_model, check_version, is_bundle_name, is_file_name
 from server.contract.manifest import MANIFEST_FILE, FileDigest, Manifest, decode_manifest
-from server.errors import BundleError, RouteError, SettingsError
+from server.errors import BundleError, RouteError, SettingsError, StoreError
 
 ROUTE_FILE = "route.json"
 DOCUMENT_BYTES = 16 * 1024 * 1024
@@ -210,7 +210,7 @@ class RemoteStore:
             raise BundleError(f"{said}: expected a file or folder of the store, found none") from error
         except Exception as error:  # the drivers' errors share no class but Exception
             reason = self._without_secret(str(error)) or type(error).__name__
-            raise BundleError(f"{said}: expected a store that answers, got: {reason}") from error
+            raise StoreError(f"{said}: expected a store that answers, got: {reason}") from error
 
 
 def _driver(url: str, scheme: str, where: str) -> tuple[Any, str]:

@@ -2,19 +2,22 @@
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
+from starlette.types import Receive, Scope, Send
 
 from server.admission import Admission
 from server.app import build_app, build_service
+from server.contract.events import Prediction
 from server.errors import OverloadedError
 from server.eventlog.outbox import Outbox
 from server.protection.guard import Guard
 from server.settings import LimitSettings, Settings
-from tests.server.live_server import Running, tensors, wait_for
+from tests.server.live_server import Running, read_events, tensors, wait_for
 
 INFER = "/v2/models/flight/infer"
 LABEL = {"id": "r", "label": 1}
@@ -76,7 +79,7 @@ def test_each_scope_opens_its_routes_and_no_others(serve: Callable[..., Running]
 def test_the_token_file_is_obeyed_without_a_restart(
     serve: Callable[..., Running], packed: Path, tmp_path: Path
 ) -> None:
-    """A revoked token is refused within a moment; a file that becomes faulty opens nothing and closes nothing."""
+    """A revoked token is refused within a moment, a new one let in, and who was in before stays."""
     file = tmp_path / "tokens.toml"
     file.write_text(entry("a", "infer") + entry("b", "infer"))
     running = serve(packed, TILTYARD_TOKENS=str(file), TILTYARD_WATCH_S="0.05")
@@ -88,24 +91,22 @@ def test_the_token_file_is_obeyed_without_a_restart(
     file.write_text(entry("b", "infer") + entry("c", "infer"))
     wait_for(lambda: status("a") == 401, "the token to be revoked")
     assert (status("b"), status("c")) == (200, 200)
-    file.write_text("no toml [")
-    wait_for(lambda: status("c") in (200, 401), "an answer")
-    assert (status("a"), status("b"), status("c")) == (401, 200, 200)
 
 
 def test_a_tokens_rate_is_held(serve: Callable[..., Running], packed: Path, tmp_path: Path) -> None:
     """The burst passes, the next is 429 with the time to wait; another token is not held up."""
     file = tmp_path / "tokens.toml"
     slow = entry("slow", "infer", rest="requests_per_s = 0.001\nburst = 3")
-    file.write_text(slow + entry("free", "infer"))
+    file.write_text(slow + entry("free", "infer") + entry("watch", "metrics"))
     running = serve(packed, TILTYARD_TOKENS=str(file))
+    running.client.headers.update(bearer("watch"))  # the other requests bring their own
 
     answers = [running.client.post(INFER, json=tensors(), headers=bearer("slow")) for _ in range(4)]
 
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
     assert int(answers[3].headers["retry-after"]) > 1
     assert running.client.post(INFER, json=tensors(), headers=bearer("free")).status_code == 200
-    assert running.metric('tiltyard_requests_total{code="429",model="flight",role="none",version=""}') in (0, 1)
+    assert running.metric('tiltyard_requests_total{code="429",model="flight",role="none",version=""}') == 1
 
 
 def test_without_tokens_a_server_beyond_loopback_refuses_admin_routes(
@@ -177,39 +178,33 @@ def test_a_deadline_that_has_passed_costs_no_run(packed: Path, tmp_path: Path) -
     settings = Settings(models=str(packed), outbox=tmp_path / "outbox.db")
     service = build_service(settings, Outbox(settings.outbox, settings.events))
     app = build_app(service)
-    short, long = {"parameters": {"timeout": 1}}, {"parameters": {"timeout": 60_000_000}}
+    short, long = {"parameters": {"timeout": 1_000}}, {"parameters": {"timeout": 60_000_000}}
+    sent: list[tuple[dict[str, object], dict[str, str]]] = [
+        (short, {}),
+        (long, {}),
+        ({}, {"x-request-timeout-ms": "1"}),
+        (long, {"x-request-timeout-ms": "1"}),
+        ({}, {"x-request-timeout-ms": "60000"}),
+    ]
+
+    async def arrived_5_ms_ago(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, "tiltyard.arrived_ns": time.perf_counter_ns() - 5_000_000}, receive, send)
 
     async def ask() -> list[int]:
-        transport = httpx.ASGITransport(app=app)
+        transport = httpx.ASGITransport(app=arrived_5_ms_ago)
         async with httpx.AsyncClient(transport=transport, base_url="http://s") as client:
-
-            async def late_body(members: dict[str, object]) -> object:
-                content = httpx.Request("POST", "http://s", json=tensors(**members)).content
-                await asyncio.to_thread(pause)
-                yield content
-
-            sent = [
-                (short, {}),
-                (long, {}),
-                ({}, {"x-request-timeout-ms": "1"}),
-                (long, {"x-request-timeout-ms": "1"}),
-                ({}, {"x-request-timeout-ms": "60000"}),
-            ]
             return [
-                (await client.post(INFER, content=late_body(members), headers=headers)).status_code
+                (await client.post(INFER, json=tensors(**members), headers=headers)).status_code
                 for members, headers in sent
             ]
-
-    def pause() -> None:
-        import threading
-
-        threading.Event().wait(0.005)
 
     statuses = asyncio.run(asyncio.wait_for(ask(), 20))
     runs = service.metrics.totals()["flight", "1"].executions
     service.log.close()
 
+    answers = [event.data for event in read_events(settings.outbox) if isinstance(event, Prediction)]
     assert statuses == [504, 200, 504, 504, 200]
+    assert [(answer.status, answer.rows) for answer in answers] == [(504, 0), (200, 1), (504, 0), (504, 0), (200, 1)]
     assert runs == 2
 
 
@@ -235,13 +230,11 @@ def test_a_client_that_has_gone_costs_no_run(packed: Path, tmp_path: Path) -> No
     service = build_service(settings, Outbox(settings.outbox, settings.events))
     app = build_app(service)
 
-    async def leaving(scope: object, receive: object, send: object) -> None:
-        scope["tiltyard.gone"] = lambda: True  # type: ignore[index]  # a scope is a dictionary
-        await app(scope, receive, send)  # type: ignore[arg-type]  # as httpx gives them
+    async def leaving(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, "tiltyard.gone": lambda: True}, receive, send)
 
     async def ask() -> None:
-        transport = httpx.ASGITransport(app=leaving)  # type: ignore[arg-type]  # an application all the same
-        async with httpx.AsyncClient(transport=transport, base_url="http://s") as client:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=leaving), base_url="http://s") as client:
             with pytest.raises(AssertionError):  # httpx expects an answer, and there is none
                 await client.post(INFER, json=tensors())
 
