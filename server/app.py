@@ -22,6 +22,7 @@ from server.endpoints.feedback import Feedback
 from server.endpoints.health import Health
 from server.endpoints.inference import Inference, Instances, NamedRows, Tensors
 from server.endpoints.metadata import Metadata
+from server.endpoints.reference_page import ReferencePage
 from server.endpoints.replies import Handler, guarded, json_response
 from server.endpoints.repository import RepositoryEndpoints
 from server.eventlog.event_log import EventLog
@@ -136,6 +137,7 @@ def _routes(service: Service) -> list[Route]:
     metadata = Metadata(service, installed_version("tiltyard"))
     health = Health(service)
     repository = RepositoryEndpoints(service)
+    reference = ReferencePage(installed_version("tiltyard"))
     infer = Inference(service, Tensors)
 
     def get(path: str, handler: Handler, scope: Scope | None = None) -> Route:
@@ -154,6 +156,8 @@ def _routes(service: Service) -> list[Route]:
         get("/v2/", metadata.server),
         Route("/", health.alive),
         Route("/health", health.health),
+        Route("/openapi.json", reference.document),
+        Route("/docs", reference.page),
         Route("/v2/health/live", health.live),
         Route("/v2/health/ready", health.ready),
         get("/metrics", health.metrics, "metrics"),
@@ -198,7 +202,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = request.url.path
     sentences = {
-        404: f"expected one of the documented paths, got {path}",
+        404: f"expected one of the paths in /openapi.json, got {path}",
         405: f"{path}: expected another method, got {request.method}",
     }
     for extension in _UNSUPPORTED:

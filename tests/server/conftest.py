@@ -79,10 +79,23 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     """Starts `tiltyard serve` on a free port and ends it with the test."""
+    with _servers(tmp_path) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def serve_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Running]]:
+    """As serve, for servers that last as long as the tests of a module."""
+    with _servers(tmp_path_factory.mktemp("servers")) as start:
+        yield start
+
+
+@contextlib.contextmanager
+def _servers(folder: Path) -> Iterator[Callable[..., Running]]:
     with contextlib.ExitStack() as stack:
 
         def start(models: Path, outbox: Path | None = None, **env: str) -> Running:
-            outbox = outbox or tmp_path / "outbox.db"
+            outbox = outbox or folder / "outbox.db"
             command = [sys.executable, "-m", "server.cli", "serve", "--port", "0"]
             process = stack.enter_context(
                 subprocess.Popen(

@@ -1,0 +1,461 @@
+"""The OpenAPI document of the server: what each route takes, gives and refuses.
+
+Schemas of bodies come from the records that the codecs use; only tensors, whose data those records keep
+as bytes, are written out here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+
+from server.protection.tokens import Scope
+from server.protocol.datatypes import DATATYPES
+from server.protocol.messages import (
+    ErrorBody,
+    FeedbackItem,
+    IndexEntry,
+    IndexRequest,
+    InstancesRequest,
+    InstancesResponse,
+    ModelConfig,
+    ModelMetadata,
+    ModelStatistics,
+    RepositoryRequest,
+    RowsRequest,
+    RowsResponse,
+    ServerMetadata,
+)
+
+Schema = dict[str, Any]
+
+REASONS: Mapping[int, str] = {
+    400: "The request contradicts the protocol or the model's signature; the sentence says where.",
+    401: "No token, or one that is not known.",
+    403: "The token is not for this; or admin routes of an exposed server without tokens.",
+    404: "No such model or version.",
+    408: "Headers or body did not arrive in time.",
+    409: "It contradicts the present state: a route names the version, or the repository is watched.",
+    413: "The body is larger than a limit.",
+    415: "An unknown content encoding.",
+    429: "The token has used up its requests for now.",
+    431: "Target and headers are larger than the limit.",
+    500: "A fault of the server's own, or a model that failed on valid rows.",
+    503: "Not now: overloaded, not ready, or the event log takes no event.",
+    504: "The request's deadline passed before the work began; nothing was executed.",
+}
+_ANY = (400, 408, 431, 503)  # what HTTP itself may end in, and a stop of the server
+_SCORES = (401, 403, 404, 413, 415, 429, 500, 504)
+_BODY = (413, 415)
+_RETRY = {"description": "Whole seconds to wait.", "schema": {"type": "integer", "minimum": 1}}
+_ROW = {"carrier": "UA", "distance": 1400, "hour": 17}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """One method of one path. ``scope`` is the token's, None for any, "open" for none at all."""
+
+    summary: str
+    tag: str
+    gives: Schema
+    detail: str = ""
+    scope: Scope | Literal["open"] | None = None
+    status: int = 200
+    takes: Schema | None = None
+    example: Any = None
+    optional_body: bool = False
+    errors: tuple[int, ...] = ()
+    content: str = "application/json"
+    binary: bool = False
+    lines: bool = False
+
+
+def openapi_document(server_version: str) -> dict[str, Any]:
+    """Returns the OpenAPI 3.1 document of a server."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Tiltyard",
+            "version": server_version,
+            "description": "Scores rows with ONNX models over the Open Inference Protocol V2, and logs every answer.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
+        "paths": {path: _path(path, methods) for path, methods in _OPERATIONS.items()},
+        "components": {
+            "schemas": _schemas(),
+            "securitySchemes": {
+                "token": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "A token of `tiltyard token`; needed where the server was started with --tokens.",
+                }
+            },
+        },
+    }
+
+
+def _path(path: str, methods: Mapping[str, Operation]) -> dict[str, Any]:
+    names = [part[1 : part.index("}")] for part in path.split("/") if part.startswith("{")]
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}, "example": _EXAMPLES[name]}
+        for name in names
+    ]
+    described: dict[str, Any] = {method: _operation(method, path, each) for method, each in methods.items()}
+    return {**described, "parameters": parameters} if parameters else described
+
+
+def _operation(method: str, path: str, operation: Operation) -> dict[str, Any]:
+    scope = operation.scope
+    guard = () if scope == "open" else (401,) if scope is None else (401, 403, 429)
+    refused = sorted({*_ANY, *guard, *operation.errors})
+    found: dict[str, Any] = {
+        "operationId": f"{method}_{path.strip('/').replace('/', '_').translate(str.maketrans('', '', '{}:.'))}"
+        or method,
+        "tags": [operation.tag],
+        "summary": operation.summary,
+        "responses": {
+            str(operation.status): _answer(operation),
+            **{str(status): _refusal(status) for status in refused},
+        },
+    }
+    if operation.detail:
+        found["description"] = operation.detail
+    if scope != "open":
+        # An empty requirement: without a file of tokens nobody needs one. OpenAPI has scopes for bearer since 3.1.
+        found["security"] = [{}, {"token": [scope] if scope else []}]
+    if operation.takes is not None:
+        found["requestBody"] = _body(operation)
+        found["parameters"] = _SCORING_HEADERS if operation.tag == "Scoring" else []
+    return found
+
+
+def _answer(operation: Operation) -> dict[str, Any]:
+    content: dict[str, Any] = {operation.content: {"schema": operation.gives}}
+    headers: dict[str, Any] = {}
+    if operation.binary:
+        content["application/octet-stream"] = {"schema": {"type": "string", "format": "binary"}}
+        headers = {"Inference-Header-Content-Length": {**_JSON_LENGTH, "required": False}}
+    answer: dict[str, Any] = {"description": "Done." if operation.status == 200 else "Accepted.", "content": content}
+    return {**answer, "headers": headers} if headers else answer
+
+
+def _refusal(status: int) -> dict[str, Any]:
+    answer: dict[str, Any] = {
+        "description": REASONS[status],
+        "content": {"application/json": {"schema": _ref("ErrorBody")}},
+    }
+    if status in (429, 503):
+        answer["headers"] = {"Retry-After": _RETRY}
+    if status == 401:
+        answer["headers"] = {"WWW-Authenticate": {"schema": {"type": "string", "const": "Bearer"}}}
+    return answer
+
+
+def _body(operation: Operation) -> dict[str, Any]:
+    json_content: dict[str, Any] = {"schema": operation.takes}
+    if operation.example is not None:
+        json_content["example"] = operation.example
+    content = {"application/json": json_content}
+    if operation.binary:
+        content["application/octet-stream"] = {"schema": {"type": "string", "format": "binary"}}
+    if operation.lines:
+        content["application/x-ndjson"] = {"schema": {"type": "string"}}
+    return {"required": not operation.optional_body, "content": content}
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _schemas() -> dict[str, Schema]:
+    records = [
+        ErrorBody,
+        FeedbackItem,
+        IndexEntry,
+        IndexRequest,
+        InstancesRequest,
+        InstancesResponse,
+        ModelConfig,
+        ModelMetadata,
+        ModelStatistics,
+        RepositoryRequest,
+        RowsRequest,
+        RowsResponse,
+        ServerMetadata,
+    ]
+    _, found = msgspec.json.schema_components(records, ref_template="#/components/schemas/{name}")
+    return {**found, **_TENSOR_SCHEMAS}
+
+
+_PARAMETERS = {"type": ["object", "null"], "description": "Unknown members are passed over."}
+_DATA = {
+    "description": "Flat or nested, row-major; null is a missing value where the model knows them.",
+    "type": "array",
+    "items": {"type": ["boolean", "number", "string", "null", "array"]},
+}
+_SHAPE = {"type": "array", "items": {"type": "integer", "minimum": 0}}
+_DATATYPE = {"type": "string", "enum": list(DATATYPES)}
+_TENSOR_SCHEMAS: dict[str, Schema] = {
+    "InputTensor": {
+        "type": "object",
+        "required": ["name", "shape", "datatype"],
+        "properties": {
+            "name": {"type": "string"},
+            "shape": _SHAPE,
+            "datatype": _DATATYPE,
+            "parameters": {
+                **_PARAMETERS,
+                "properties": {"binary_data_size": {"type": "integer", "minimum": 0}},
+            },
+            "data": {**_DATA, "type": ["array", "null"]},
+        },
+    },
+    "OutputTensor": {
+        "type": "object",
+        "required": ["name", "shape", "datatype"],
+        "properties": {
+            "name": {"type": "string"},
+            "shape": _SHAPE,
+            "datatype": _DATATYPE,
+            "parameters": {"type": "object", "properties": {"binary_data_size": {"type": "integer"}}},
+            "data": _DATA,
+        },
+    },
+    "RequestedOutput": {
+        "type": "object",
+        "required": ["name"],
+        "properties": {
+            "name": {"type": "string"},
+            "parameters": {**_PARAMETERS, "properties": {"binary_data": {"type": ["boolean", "null"]}}},
+        },
+    },
+    "InferenceRequest": {
+        "type": "object",
+        "required": ["inputs"],
+        "properties": {
+            "id": {"type": ["string", "null"], "description": "Echoed, and the key of labels; made up without one."},
+            "parameters": {
+                **_PARAMETERS,
+                "properties": {
+                    "timeout": {"type": ["integer", "null"], "minimum": 1, "description": "Microseconds."},
+                    "binary_data_output": {"type": ["boolean", "null"]},
+                },
+            },
+            "inputs": {"type": "array", "items": _ref("InputTensor")},
+            "outputs": {"type": ["array", "null"], "items": _ref("RequestedOutput")},
+        },
+    },
+    "InferenceResponse": {
+        "type": "object",
+        "required": ["model_name", "model_version", "id", "outputs"],
+        "properties": {
+            "model_name": {"type": "string"},
+            "model_version": {"type": "string"},
+            "id": {"type": "string"},
+            "outputs": {"type": "array", "items": _ref("OutputTensor")},
+        },
+    },
+}
+
+_JSON_LENGTH = {
+    "description": "How many bytes of the body are JSON; raw tensors follow. 0: the body is one raw tensor.",
+    "schema": {"type": "integer", "minimum": 0},
+}
+_SCORING_HEADERS = [
+    {"name": "X-Request-Timeout-Ms", "in": "header", "schema": {"type": "integer", "minimum": 1}},
+    {"name": "Inference-Header-Content-Length", "in": "header", **_JSON_LENGTH},
+]
+_EXAMPLES = {"model": "flight-delay", "version": "1", "verb": "explain"}
+_TAGS = {
+    "Scoring": "Ask a model.",
+    "Labels": "Tell what came true.",
+    "Models": "What is served, and how it is called.",
+    "Repository": "What there is; loading and unloading it.",
+    "Health": "Probes, metrics, this document.",
+}
+
+
+def _object(**properties: Schema) -> Schema:
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+_READY = _object(ready={"type": "boolean"})
+_FLIGHT = {
+    "inputs": [
+        {"name": "carrier", "shape": [1], "datatype": "BYTES", "data": ["UA"]},
+        {"name": "distance", "shape": [1], "datatype": "FP32", "data": [1400]},
+    ]
+}
+_INFER = Operation(
+    summary="Score tensors",
+    detail="The Open Inference Protocol V2. Without a version the model's route decides who answers.",
+    tag="Scoring",
+    scope="infer",
+    takes=_ref("InferenceRequest"),
+    example=_FLIGHT,
+    gives=_ref("InferenceResponse"),
+    errors=_SCORES,
+    binary=True,
+)
+_METADATA = Operation(summary="Describe a model", tag="Models", gives=_ref("ModelMetadata"), errors=(404,))
+_MODEL_READY = Operation(summary="Ask whether a model is ready", tag="Models", gives=_READY, errors=(404,))
+_CONFIG = Operation(summary="Show a model's configuration", tag="Models", gives=_ref("ModelConfig"), errors=(404,))
+_STATISTICS = Operation(
+    summary="Show what versions have done",
+    tag="Models",
+    gives=_object(model_stats={"type": "array", "items": _ref("ModelStatistics")}),
+    errors=(404,),
+)
+_CHANGE = Operation(
+    summary="Load a model",
+    detail="Returns once all processes serve it. Without a version: everything new or changed in the store.",
+    tag="Repository",
+    scope="admin",
+    takes=_ref("RepositoryRequest"),
+    example={"parameters": {"version": "2"}},
+    optional_body=True,
+    gives={"type": "object"},
+    errors=(404, 409, *_BODY),
+)
+_SERVER = Operation(summary="Describe the server", tag="Models", gives=_ref("ServerMetadata"))
+
+# By path and method, as app.py routes them; a test holds the two against each other.
+_OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
+    "/v2/models/{model}/infer": {"post": _INFER},
+    "/v2/models/{model}/versions/{version}/infer": {"post": _INFER},
+    "/v1/models/{model}/predict": {
+        "post": Operation(
+            summary="Score rows of named values",
+            detail="An absent column is a missing value, where the model knows them.",
+            tag="Scoring",
+            scope="infer",
+            takes=_ref("RowsRequest"),
+            example={"id": "r1", "rows": [_ROW]},
+            gives=_ref("RowsResponse"),
+            errors=_SCORES,
+        )
+    },
+    "/v1/models/{model}:predict": {
+        "post": Operation(
+            summary="Score instances",
+            detail="As clients of KServe's V1 protocol and of TensorFlow Serving send them.",
+            tag="Scoring",
+            scope="infer",
+            takes=_ref("InstancesRequest"),
+            example={"instances": [_ROW]},
+            gives=_ref("InstancesResponse"),
+            errors=_SCORES,
+        )
+    },
+    "/v1/feedback": {
+        "post": Operation(
+            summary="Send labels",
+            detail='One label, `{"feedback": [...]}`, or one a line. Answered once all are on disk; a malformed one '
+            "refuses them all.",
+            tag="Labels",
+            scope="feedback",
+            status=202,
+            takes={
+                "anyOf": [
+                    _ref("FeedbackItem"),
+                    _object(feedback={"type": "array", "items": _ref("FeedbackItem")}),
+                ]
+            },
+            example={"id": "r1", "label": True},
+            gives=_object(accepted={"type": "integer"}),
+            errors=_BODY,
+            lines=True,
+        )
+    },
+    "/v2": {"get": _SERVER},
+    "/v2/models": {
+        "get": Operation(
+            summary="List the models",
+            tag="Models",
+            gives=_object(models={"type": "array", "items": {"type": "string"}}),
+        )
+    },
+    "/v2/models/stats": {"get": _STATISTICS},
+    "/v2/models/{model}": {"get": _METADATA},
+    "/v2/models/{model}/ready": {"get": _MODEL_READY},
+    "/v2/models/{model}/config": {"get": _CONFIG},
+    "/v2/models/{model}/stats": {"get": _STATISTICS},
+    "/v2/models/{model}/versions/{version}": {"get": _METADATA},
+    "/v2/models/{model}/versions/{version}/ready": {"get": _MODEL_READY},
+    "/v2/models/{model}/versions/{version}/config": {"get": _CONFIG},
+    "/v2/models/{model}/versions/{version}/stats": {"get": _STATISTICS},
+    "/v1/models/{model}": {
+        "get": Operation(
+            summary="Ask whether a model is ready, as KServe's V1 protocol does",
+            tag="Models",
+            gives=_object(name={"type": "string"}, ready={"type": "boolean"}),
+            errors=(404,),
+        )
+    },
+    "/v2/repository/index": {
+        "post": Operation(
+            summary="List every version with its state",
+            tag="Repository",
+            scope="admin",
+            takes=_ref("IndexRequest"),
+            example={"ready": True},
+            optional_body=True,
+            gives={"type": "array", "items": _ref("IndexEntry")},
+            errors=_BODY,
+        )
+    },
+    "/v2/repository/models/{model}/load": {"post": _CHANGE},
+    "/v2/repository/models/{model}/unload": {
+        "post": Operation(
+            summary="Unload a model",
+            detail="Returns once no process serves it. What a route document names stays.",
+            tag="Repository",
+            scope="admin",
+            takes=_ref("RepositoryRequest"),
+            example={"parameters": {"version": "1"}},
+            optional_body=True,
+            gives={"type": "object"},
+            errors=(404, 409, *_BODY),
+        )
+    },
+    "/": {
+        "get": Operation(
+            summary="Ask for life, as KServe's V1 protocol does",
+            tag="Health",
+            scope="open",
+            gives=_object(status={"type": "string"}),
+        )
+    },
+    "/v2/health/live": {
+        "get": Operation(summary="Ask for life", tag="Health", scope="open", gives=_object(live={"type": "boolean"}))
+    },
+    "/v2/health/ready": {
+        "get": Operation(
+            summary="Ask whether every model answers and events are logged", tag="Health", scope="open", gives=_READY
+        )
+    },
+    "/health": {
+        "get": Operation(
+            summary="Show the same in detail", tag="Health", scope="open", gives=_object(status={"type": "string"})
+        )
+    },
+    "/metrics": {
+        "get": Operation(
+            summary="Show Prometheus's metrics",
+            tag="Health",
+            scope="metrics",
+            gives={"type": "string"},
+            content="text/plain",
+        )
+    },
+    "/openapi.json": {
+        "get": Operation(summary="Get this document", tag="Health", scope="open", gives={"type": "object"})
+    },
+    "/docs": {
+        "get": Operation(
+            summary="Read this document", tag="Health", scope="open", gives={"type": "string"}, content="text/html"
+        )
+    },
+}

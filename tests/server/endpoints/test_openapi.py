@@ -1,0 +1,145 @@
+"""The OpenAPI document against the routes, the standard, and the server itself; and its page in a browser."""
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from openapi_spec_validator import validate
+from playwright.sync_api import sync_playwright
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+from starlette.routing import Route
+
+from server.app import build_app, build_service
+from server.endpoints.openapi import openapi_document
+from server.endpoints.reference_page import render
+from server.eventlog.outbox import Outbox
+from server.settings import Settings
+from tests.server.live_server import Running
+
+DOCUMENT = openapi_document("0")
+CASES = [(path, method) for path, methods in DOCUMENT["paths"].items() for method in methods if method != "parameters"]
+# The same as /v2, and the answer 404 to what is not there.
+UNDOCUMENTED = {"/v2/", "/v1/models/{model}:{verb}"}
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+
+
+def test_the_document_is_valid() -> None:
+    """By the published rules of OpenAPI 3.1."""
+    validate(DOCUMENT)
+
+
+def test_every_route_is_documented_and_every_path_is_a_route(packed: Path, tmp_path: Path) -> None:
+    """Methods too; HEAD goes with GET."""
+    settings = Settings(models=str(packed), outbox=tmp_path / "outbox.db")
+    service = build_service(settings, Outbox(settings.outbox, settings.events))
+    routes = {
+        (route.path, method.lower())
+        for route in build_app(service).routes
+        if isinstance(route, Route) and route.path not in UNDOCUMENTED
+        for method in (route.methods or set()) - {"HEAD"}
+    }
+    service.log.close()
+
+    assert routes == set(CASES)
+
+
+def test_each_operation_has_an_id_of_its_own() -> None:
+    """Generators of clients name their functions by it."""
+    ids = [DOCUMENT["paths"][path][method]["operationId"] for path, method in CASES]
+
+    assert len(set(ids)) == len(ids)
+
+
+@pytest.fixture(scope="module")
+def running(packed: Path, tmp_path_factory: pytest.TempPathFactory, serve_module: Callable[..., Running]) -> Running:
+    """A server of its own: what is asked here loads and unloads models."""
+    models = shutil.copytree(packed, tmp_path_factory.mktemp("openapi") / "models")
+    return serve_module(models, TILTYARD_LIMITS__BODY_BYTES="100000", TILTYARD_DRAIN_S="0.2")
+
+
+@pytest.mark.parametrize(
+    ("mode", "path", "method"),
+    [
+        pytest.param(mode, path, method, id=f"{mode.value} {method} {path}")
+        for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
+        for path, method in CASES
+        # Without a body there is nothing that could be invalid.
+        if mode == GenerationMode.POSITIVE or "requestBody" in DOCUMENT["paths"][path][method]
+    ],
+)
+def test_whatever_is_sent_is_answered_as_documented(
+    running: Running, mode: GenerationMode, path: str, method: str
+) -> None:
+    """Data that fits the document and data that does not: no fault of the server, no undocumented answer."""
+    operation = schemathesis.openapi.from_dict(DOCUMENT)[path][method.upper()]
+    base_url = str(running.client.base_url)
+
+    @settings(
+        max_examples=25,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=operation.as_strategy(generation_mode=mode), known=st.booleans())
+    def ask(case: schemathesis.Case, known: bool) -> None:
+        if known and case.path_parameters:
+            case.path_parameters = {**case.path_parameters, "model": "grid"}
+        case.call_and_validate(base_url=base_url, checks=CHECKS, timeout=20)
+
+    ask()
+
+    assert httpx.get(f"{base_url}/v2/health/live").status_code == 200
+
+
+def test_the_pages_examples_work_as_they_stand(server: Running) -> None:
+    """Every curl line with a model that is there: none is refused for its form."""
+    lines = re.findall(r"<pre class='command'>([^<]*)</pre>", render(DOCUMENT))
+
+    assert len(lines) == len(CASES)
+    for line in lines:
+        text = line.replace("&#x27;", "'").replace("&quot;", '"')
+        body = re.search(r"-d '(.*)'", text)
+        found = re.search(r"localhost:8080(\S+)", text)
+        assert found is not None
+        method = "GET" if body is None and "-X" not in text else "POST"
+        url = found[1].replace("flight-delay", "nobody")
+        answer = server.client.request(method, url, content=body[1] if body else None)
+        assert answer.status_code in (200, 202, 404), text
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_the_page_reads_well_in_a_browser(server: Running, width: int) -> None:
+    """It needs nothing from elsewhere, nothing runs over its edge, and an endpoint opens."""
+    asked: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(f"{server.client.base_url}/docs")
+        page.click("#post_v2_models_model_infer summary")
+        assert page.locator("#post_v2_models_model_infer pre").first.is_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        browser.close()
+
+    assert {httpx.URL(url).port for url in asked} == {httpx.URL(str(server.client.base_url)).port}
