@@ -99,6 +99,8 @@ def _without(text: str, place: int) -> str:
     """Returns the file's text without its entry of that place; comments above an entry stay with what is before it."""
     lines = text.splitlines(keepends=True)
     starts = [number for number, line in enumerate(lines) if line.split("#")[0].strip() == _ENTRY]
+    if place >= len(starts):  # its header is written in another way
+        return text
     end = starts[place] + 1
     while end < len(lines) and lines[end].split("#")[0].strip() not in ("", _ENTRY):
         end += 1

@@ -24,6 +24,6 @@ class RateLimit:
         self._left = min(self._burst, self._left + max(0.0, now_s - self._at_s) * self._rate)
         self._at_s = max(self._at_s, now_s)
         if self._left < 1.0:
-            wait_s = max(1, math.ceil((1.0 - self._left) / self._rate))
+            wait_s = math.ceil((1.0 - self._left) / self._rate)
             raise RateLimitedError(f"expected at most {self._rate:g} requests a second of this token, got more", wait_s)
         self._left -= 1.0

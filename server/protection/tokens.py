@@ -24,6 +24,7 @@ SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 _PREFIX = "tyd_"
 _WRITABLE_BY_OTHERS = 0o022
+_START = 8  # bytes of a hash; two tokens that share them would be the first such pair of anyone's
 
 
 class Token(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -104,13 +105,13 @@ class Tokens:
         """
         self._path = path
         self._seen = self._state()
-        self._by_digest = _by_digest(read_tokens(path))
+        self._by_start = _by_start(read_tokens(path))
         self._warn_of_writers()
 
     @property
     def all(self) -> list[Token]:
         """Returns every valid token."""
-        return list(self._by_digest.values())
+        return list(self._by_start.values())
 
     def reload_if_changed(self) -> bool:
         """Reads the file again when it is another one than before; returns whether it was obeyed.
@@ -122,11 +123,11 @@ class Tokens:
             return False
         self._seen = state
         try:
-            self._by_digest = _by_digest(read_tokens(self._path))
+            self._by_start = _by_start(read_tokens(self._path))
         except SettingsError as error:
             logger.error("%s; the tokens read before stay valid", error)
             return False
-        logger.info("tokens %s: read again, %d tokens", self._path, len(self._by_digest))
+        logger.info("tokens %s: read again, %d tokens", self._path, len(self._by_start))
         self._warn_of_writers()
         return True
 
@@ -142,10 +143,9 @@ class Tokens:
         if scheme.lower() != b"bearer":
             raise UnauthorizedError("expected a token: Authorization: Bearer TOKEN, got another scheme")
         digest = hashlib.sha256(secret.strip()).digest()
-        # What is looked up is a hash that nobody can steer; what decides is compared in constant time.
-        found = self._by_digest.get(digest)
-        known = digest if found is None else bytes.fromhex(found.sha256)
-        if not hmac.compare_digest(known, digest) or found is None:
+        # Looked up by a part of the hash, which nobody can steer; the whole is compared in constant time.
+        found = self._by_start.get(digest[:_START])
+        if found is None or not hmac.compare_digest(bytes.fromhex(found.sha256), digest):
             raise UnauthorizedError("expected a token that is known, got another one")
         return found
 
@@ -165,5 +165,5 @@ class Tokens:
             logger.warning("tokens %s: others than its owner may write it, and so let themselves in", self._path)
 
 
-def _by_digest(tokens: list[Token]) -> Mapping[bytes, Token]:
-    return {bytes.fromhex(token.sha256): token for token in tokens}
+def _by_start(tokens: list[Token]) -> Mapping[bytes, Token]:
+    return {bytes.fromhex(token.sha256)[:_START]: token for token in tokens}

@@ -1,6 +1,7 @@
 """Tokens, their rates, the guard, and the command that makes them."""
 
 import hashlib
+import socket
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from server.errors import ForbiddenError, RateLimitedError, SettingsError, Unaut
 from server.protection.cli import app
 from server.protection.guard import Guard, exposed_host
 from server.protection.rate_limit import RateLimit
-from server.protection.tokens import Tokens, read_tokens
+from server.protection.tokens import Tokens, new_token, read_tokens
 
 HASH = hashlib.sha256(b"secret").hexdigest()
 OTHER = hashlib.sha256(b"other").hexdigest()
@@ -71,6 +72,30 @@ def test_who_shows_no_token_is_refused(tmp_path: Path, header: bytes | None, sen
         Tokens(tmp_path / "t").authenticate(header)
 
 
+def test_a_hash_that_only_begins_like_it_is_not_enough(tmp_path: Path) -> None:
+    """The whole hash decides, not the part by which it is looked up."""
+    (tmp_path / "t").write_text(entry(sha256=HASH[:60] + ("0000" if HASH[60:] != "0000" else "1111")))
+
+    with pytest.raises(UnauthorizedError, match="known"):
+        Tokens(tmp_path / "t").authenticate(b"Bearer secret")
+
+
+def test_a_file_that_others_may_write_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever may write it can let himself in; its owner alone is as it should be."""
+    (tmp_path / "t").write_text(entry())
+    for mode, told in ((0o600, 0), (0o644, 0), (0o660, 1), (0o602, 2)):
+        (tmp_path / "t").chmod(mode)
+        Tokens(tmp_path / "t")
+        assert len(caplog.records) == told
+
+
+def test_new_tokens_differ() -> None:
+    """256 random bits, and a prefix by which scanners find one that has leaked."""
+    made = {new_token() for _ in range(100)}
+
+    assert (len(made), {token[:4] for token in made}, min(map(len, made)) >= 47) == (100, {"tyd_"}, True)
+
+
 def test_a_token_is_known_by_its_hash_in_either_case(tmp_path: Path) -> None:
     """The scheme's case does not matter either."""
     (tmp_path / "t").write_text(entry(sha256=HASH.upper()))
@@ -119,6 +144,44 @@ def test_no_window_holds_more_than_burst_and_rate(rate: float, burst: int, gaps:
             assert last - first + 1 <= burst + rate * (end - start) + 1e-6
 
 
+def test_a_rest_saves_up_no_more_than_a_burst_and_a_clock_that_goes_back_gives_nothing() -> None:
+    """After an hour of rest the burst passes and no more; time never runs twice; nobody is told to wait 0 s."""
+
+    def passes(limit: RateLimit, now_s: float) -> int:
+        count = 0
+        while True:
+            try:
+                limit.take(now_s)
+            except RateLimitedError as error:
+                assert error.retry_after_s >= 1
+                return count
+            count += 1
+
+    rested, turned = RateLimit(1000.0, 3, 0.0), RateLimit(1.0, 3, 100.0)
+
+    assert (passes(rested, 0.0), passes(rested, 3600.0)) == (3, 3)
+    assert [passes(turned, now_s) for now_s in (100.0, 50.0, 100.0, 101.5)] == [3, 0, 0, 1]
+
+
+def test_a_changed_rate_begins_anew_and_other_tokens_go_on(tmp_path: Path) -> None:
+    """The file gives one token more: it has it at once; another's empty bucket stays empty."""
+    file = tmp_path / "t"
+    slow = entry("b", OTHER, rest="requests_per_s = 0.1\nburst = 1")
+    file.write_text(entry(rest="requests_per_s = 0.1\nburst = 1") + slow)
+    tokens = Tokens(file)
+    guard = Guard(tokens, exposed=False)
+    for header in (b"Bearer secret", b"Bearer other"):
+        guard.admit(header, "infer", 0.0)
+    file.write_text(entry(rest="requests_per_s = 0.1\nburst = 2") + slow)
+    tokens.reload_if_changed()
+
+    assert [guard.admit(b"Bearer secret", "infer", 0.0) for _ in range(2)] == ["a", "a"]
+    assert len(guard._limits) == 2  # what is no longer granted is not remembered
+    for header in (b"Bearer secret", b"Bearer other"):
+        with pytest.raises(RateLimitedError):
+            guard.admit(header, "infer", 0.0)
+
+
 def test_the_guard_holds_scopes_rates_and_the_open_port(tmp_path: Path) -> None:
     """Each rule once on either side of it; a worker grants its share of the rate."""
     file = tmp_path / "t"
@@ -144,11 +207,28 @@ def test_the_guard_holds_scopes_rates_and_the_open_port(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("host", "exposed"),
-    [("127.0.0.1", False), ("127.8.8.8", False), ("::1", False), ("localhost", False), ("0.0.0.0", True), ("::", True)],
+    [
+        ("127.0.0.1", False),
+        ("127.8.8.8", False),
+        ("::1", False),
+        ("localhost", False),
+        ("0.0.0.0", True),
+        ("::", True),
+        ("", True),
+        ("a..b", True),
+    ],
 )
 def test_where_a_server_is_reached_from(host: str, exposed: bool) -> None:
-    """Loopback is not exposed, everything else is."""
+    """Loopback is not exposed, everything else is, a name that is none too."""
     assert exposed_host(host) is exposed
+
+
+def test_a_name_that_is_loopback_and_more_is_exposed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One address that others reach is enough."""
+    found = [(2, 1, 6, "", (address, 0)) for address in ("127.0.0.1", "10.0.0.7")]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *given: found)
+
+    assert exposed_host("box")
 
 
 def test_the_command_makes_lists_and_revokes(tmp_path: Path) -> None:
@@ -172,3 +252,21 @@ def test_the_command_makes_lists_and_revokes(tmp_path: Path) -> None:
     assert "# theirs" in file.read_text()
     assert [each.name for each in Tokens(file).all] == ["two"]
     assert run(app, ["revoke", "one", "--file", str(file)]).exit_code == 1
+
+
+def test_the_command_refuses_what_it_cannot_do_well(tmp_path: Path) -> None:
+    """A burst without a rate; a file too odd to edit, which stays as it is; the mode of a file is kept."""
+    file = tmp_path / "tokens.toml"
+    run = CliRunner().invoke
+    odd = entry() + "[[ token ]]\nname = 'b'\nsha256 = '" + OTHER + "'\nscopes = ['infer']\n"
+    file.write_text(odd)
+    file.chmod(0o640)
+
+    refused = run(app, ["revoke", "b", "--file", str(file)])
+    without_rate = run(app, ["new", "c", "--scope", "infer", "--burst", "2", "--file", str(file)])
+    kept = file.read_text()
+    made = run(app, ["new", "c", "--scope", "infer", "--file", str(file)])
+
+    assert (refused.exit_code, without_rate.exit_code, kept) == (1, 1, odd)
+    assert "by hand" in refused.stderr
+    assert (made.exit_code, file.stat().st_mode & 0o777) == (0, 0o640)
