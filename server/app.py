@@ -25,6 +25,7 @@ from server.endpoints.metadata import Metadata
 from server.endpoints.reference_page import ReferencePage
 from server.endpoints.replies import Handler, guarded, json_response
 from server.endpoints.repository import RepositoryEndpoints
+from server.endpoints.routes import RouteEndpoints
 from server.eventlog.event_log import EventLog
 from server.execution.session import Version, load_version
 from server.execution.shadow import ShadowRunner
@@ -33,6 +34,8 @@ from server.protection.guard import Guard, exposed_host
 from server.protection.tokens import Scope, Tokens
 from server.protocol.messages import ErrorBody
 from server.protocol.tensors import TensorLimits
+from server.route_control import RouteControl
+from server.routes.store import open_routes
 from server.scoring import Scorer
 from server.service import Service
 from server.settings import Settings
@@ -75,9 +78,10 @@ def build_service(
     repository: Repository[Version] = Repository()
     metrics = Metrics(log, shared_metrics)
     traffic = Traffic(repository, metrics)
-    swapper = Swapper(store, repository, traffic, load_version, settings.drain_s)
+    routes = RouteControl(open_routes(settings, store), repository, traffic, log, metrics)
+    swapper = Swapper(store, repository, traffic, load_version, routes.wanted, settings.drain_s)
     swapper.load_all(only)
-    scorer = Scorer(log, settings.events)
+    scorer = Scorer(log, settings.events, routes.tripped)
     return Service(
         settings=settings,
         store=store,
@@ -85,6 +89,7 @@ def build_service(
         traffic=traffic,
         swapper=swapper,
         control=control(swapper),
+        routes=routes,
         scorer=scorer,
         shadows=ShadowRunner(scorer.score_shadow, scorer.shed_shadow, limits.shadow_queue),
         metrics=metrics,
@@ -137,6 +142,7 @@ def _routes(service: Service) -> list[Route]:
     metadata = Metadata(service, installed_version("tiltyard"))
     health = Health(service)
     repository = RepositoryEndpoints(service)
+    routes = RouteEndpoints(service)
     reference = ReferencePage(installed_version("tiltyard"))
     infer = Inference(service, Tensors)
 
@@ -145,6 +151,11 @@ def _routes(service: Service) -> list[Route]:
 
     def post(path: str, handler: Handler, scope: Scope) -> Route:
         return Route(path, guarded(service, scope, handler), methods=["POST"])
+
+    async def route(request: Request) -> Response:
+        changes = request.method == "PUT"
+        handler = routes.replace if changes else routes.show
+        return await guarded(service, "admin" if changes else None, handler)(request)
 
     return [
         Route("/v2/models/{model}/infer", infer, methods=["POST"]),
@@ -173,6 +184,11 @@ def _routes(service: Service) -> list[Route]:
         get("/v2/models/{model}/versions/{version}/stats", health.statistics),
         Route("/v1/models/{model}:{verb}", _no_such_verb, methods=["POST"]),
         get("/v1/models/{model}", metadata.named_model),
+        Route("/v1/models/{model}/route", route, methods=["GET", "PUT"]),
+        get("/v1/models/{model}/route/history", routes.history),
+        post("/v1/models/{model}/shares", routes.shares, "admin"),
+        post("/v1/models/{model}/promote", routes.promote, "admin"),
+        post("/v1/models/{model}/rollback", routes.rollback, "admin"),
         post("/v2/repository/index", repository.index, "admin"),
         post("/v2/repository/models/{model}/load", repository.load, "admin"),
         post("/v2/repository/models/{model}/unload", repository.unload, "admin"),

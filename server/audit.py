@@ -7,6 +7,8 @@ import msgspec
 
 from server.contract.events import Audit, Audited, encode_event
 from server.identifiers import uuid7
+from server.routing.document import Route, encode_route
+from server.routing.revision import Revision
 
 _encoder = msgspec.json.Encoder()
 
@@ -21,13 +23,27 @@ def audit_line(action: str, by: str, model: str, after: dict[str, Any], now: dat
         after: what holds now.
         now: when, with an offset.
     """
+    return _line(uuid7(), model, now, Audit(action=action, by=by, after=msgspec.Raw(_encoder.encode(after))))
+
+
+def route_line(revision: Revision, before: Route | None) -> bytes:
+    """Returns the event of a change of route, whose id is the revision's own.
+
+    Args:
+        revision: what holds now and how it came about.
+        before: what held until then, None for a model's first route.
+    """
+    data = Audit(
+        action=f"route.{revision.action}",
+        by=revision.by,
+        reason=revision.reason,
+        before=msgspec.UNSET if before is None else msgspec.Raw(encode_route(before)),
+        after=msgspec.Raw(encode_route(revision.route)),
+    )
+    return _line(revision.id, revision.model, revision.time, data)
+
+
+def _line(event_id: str, model: str, now: datetime, data: Audit) -> bytes:
     return encode_event(
-        Audited(
-            id=uuid7(),
-            source=f"/models/{model}",
-            time=now,
-            subject=model,
-            partitionkey=model,
-            data=Audit(action=action, by=by, after=msgspec.Raw(_encoder.encode(after))),
-        )
+        Audited(id=event_id, source=f"/models/{model}", time=now, subject=model, partitionkey=model, data=data)
     )

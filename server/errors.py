@@ -5,6 +5,7 @@ TiltyardError
 ├── BundleError              a bundle that cannot be served
 │   └── StoreError           the store of bundles does not answer
 ├── RouteError               a route document that cannot be used
+├── RouteStoreError          route documents cannot be read or changed at present
 ├── OutboxError              the embedded log cannot be opened or written
 │   └── OutboxFullError      it has no room, and events.when_full is "block"
 ├── RequestError             the client's fault
@@ -13,6 +14,8 @@ TiltyardError
 │   ├── TooLargeError        the body is larger than the limit
 │   ├── EncodingError        the body is compressed in a way the server does not know
 │   ├── ConflictError        what is asked for contradicts the present state
+│   ├── StaleRouteError      the change is of a route that holds no longer
+│   ├── UnconditionalError   the change does not say which route it is of
 │   ├── UnauthorizedError    no token, or none that is known
 │   ├── ForbiddenError       a token that may not do this
 │   └── RateLimitedError     the token has used up its requests for now
@@ -22,6 +25,9 @@ TiltyardError
 ├── NotReadyError            the model exists, but the version that should answer does not serve
 └── ExecutionError           the model failed on rows that fit its signature
 """
+
+from collections.abc import Sequence
+from typing import Self
 
 
 class TiltyardError(Exception):
@@ -41,7 +47,21 @@ class StoreError(BundleError):
 
 
 class RouteError(TiltyardError):
-    """A route document that cannot be used."""
+    """A route document that cannot be used. ``faults`` are its faults one by one."""
+
+    def __init__(self, message: str, faults: Sequence[str] = ()) -> None:
+        """message: all faults in one sentence; faults: without them the message is the only one."""
+        super().__init__(message)
+        self.faults = list(faults) or [message]
+
+    @classmethod
+    def of(cls, faults: Sequence[str]) -> Self:
+        """Returns the error of a document with these faults, one or more."""
+        return cls("; ".join(faults), faults)
+
+
+class RouteStoreError(TiltyardError):
+    """Route documents cannot be read or changed at present."""
 
 
 class OutboxError(TiltyardError):
@@ -74,6 +94,19 @@ class EncodingError(RequestError):
 
 class ConflictError(RequestError):
     """A request that contradicts the present state, such as unloading what a route names."""
+
+
+class StaleRouteError(RequestError):
+    """A change of a route that holds no longer. ``revision`` is the present one's, None where that is not known."""
+
+    def __init__(self, message: str, revision: int | None = None) -> None:
+        """message: a sentence; revision: of the route that holds."""
+        super().__init__(message)
+        self.revision = revision
+
+
+class UnconditionalError(RequestError):
+    """A change that does not say which revision of the route it is of."""
 
 
 class UnauthorizedError(RequestError):

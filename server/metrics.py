@@ -33,6 +33,7 @@ class ArmMetrics:
         self._last_answer = metrics.last_answer.labels(model, version)
         self._last_answer_s = 0
         self.execution_seconds = metrics.execution_seconds.labels(model, version)
+        self.fallbacks = metrics.fallbacks.labels(model, version)
 
     def began(self, arrived_ns: int, rows: int) -> None:
         """Counts that the graph is about to run on a request's rows, which arrived at a perf_counter_ns."""
@@ -100,6 +101,20 @@ class Metrics:
             multiprocess_mode="mostrecent",
             registry=own,
         )
+        self.route_revision = Gauge(
+            "tiltyard_route_revision",
+            "Revision of the route that is obeyed",
+            ["model"],
+            multiprocess_mode="min",  # what every worker has come to at least
+            registry=own,
+        )
+        self.fallbacks = Counter(
+            "tiltyard_fallbacks",
+            "Requests meant for a challenger that failed, answered by the champion",
+            version,
+            registry=own,
+        )
+        self.audits = Counter("tiltyard_audits", "Changes of routes and versions told to the event log", registry=own)
         self.feedback = Counter("tiltyard_feedback", "Labels accepted", registry=own)
         self._feedback_refused = Counter(
             "tiltyard_feedback_refused", "Feedback requests refused", ["code"], registry=own

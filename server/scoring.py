@@ -5,107 +5,44 @@ becomes arrays, and that is the payload's business.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-import msgspec
-
-from server.contract.events import Answer, Prediction, Shadow, encode_event, source_of
-from server.contract.manifest import Signature
+from server.contract.events import Answer, Fallback, Prediction, Shadow, encode_event, source_of
 from server.errors import (
     ClientGoneError,
-    DeadlineError,
+    ExecutionError,
     InvalidRequestError,
     NotReadyError,
     OutboxError,
     OutboxFullError,
+    OverloadedError,
     TiltyardError,
 )
 from server.eventlog.event_log import EventLog
 from server.execution.session import Version
 from server.identifiers import uuid7
-from server.metrics import ArmMetrics
+from server.model_route import Arm, Choice, ModelRoute, choose
+from server.payload import Payload, Rows
 from server.protocol.datatypes import Arrays
 from server.protocol.json_codec import join_array
 from server.protocol.status import status_of
 from server.protocol.tensors import SelectedOutput, encode_outputs
-from server.routing.assignment import bucket_of
+from server.routing.assignment import shadow_bucket_of
 from server.settings import EventSettings
 
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """A request's rows as one version takes them, and as the event keeps them.
-
-    ``selected`` are the outputs the client wants, in its order.
-    """
-
-    arrays: Arrays
-    count: int
-    inputs: msgspec.Raw
-    selected: list[SelectedOutput]
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who waits for an answer: until when, of time.perf_counter_ns, and whether it is still there."""
-
-    arrived_ns: int
-    deadline_ns: int | None
-    gone: Callable[[], bool]
-
-    def check(self) -> None:
-        """Raises DeadlineError or ClientGoneError when nobody waits for the answer any more."""
-        if self.deadline_ns is not None and time.perf_counter_ns() > self.deadline_ns:
-            allowed_ms = (self.deadline_ns - self.arrived_ns) / 1e6
-            raise DeadlineError(f"expected to begin within {allowed_ms:g} ms of the request's arrival, got to it later")
-        if self.gone():
-            raise ClientGoneError("the client left before its request was worked on")
-
-
-class Payload(Protocol):
-    """A request's body, which becomes rows once the version that answers is known."""
-
-    request_id: str
-    event_time: datetime | None
-    caller: Caller
-
-    def rows(self, signature: Signature) -> Rows:
-        """Returns the rows for a version of this signature, or raises InvalidRequestError."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Arm:
-    """A version in a role, with its metrics: what a route makes of a version."""
-
-    version: Version
-    metrics: ArmMetrics
-    role: str
-    share: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class ModelRoute:
-    """A model's traffic, resolved: who answers, who shadows, and every version by name.
-
-    ``champion`` is None while the model cannot answer, and ``reason`` says why.
-    """
-
-    model: str
-    salt: str
-    revision: int
-    champion: Arm | None
-    reason: str
-    shadows: tuple[Arm, ...]
-    by_version: Mapping[str, Arm]
+# What a challenger can fail with while the request may still be answered.
+_CHALLENGERS_OWN = (ExecutionError, InvalidRequestError, NotReadyError, OverloadedError)
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """An answer: outputs as arrays and as the event has them, in the signature's order."""
+    """An answer: outputs as arrays and as the event has them, in the signature's order.
+
+    ``shadows`` is what is still to be scored once the answer is written.
+    """
 
     request_id: str
     model: str
@@ -113,6 +50,7 @@ class Scored:
     outputs: Arrays
     tensors: list[bytes]
     selected: list[SelectedOutput]
+    shadows: tuple["ShadowWork", ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,51 +76,45 @@ class ShadowQueue(Protocol):
 class Scorer:
     """Answers requests and turns every answer into an event."""
 
-    def __init__(self, log: EventLog, events: EventSettings) -> None:
-        """log: takes an event for every answer; events: how."""
+    def __init__(self, log: EventLog, events: EventSettings, tripped: Callable[[str, str, str], None]) -> None:
+        """log: takes an event for every answer; events: how; tripped: told of model, version and reason when a
+        guard opens."""
         self._log = log
+        self._tripped = tripped
         self._durable = events.durability == "commit"
         self._block_when_full = events.when_full == "block"
         self._input_bytes = events.input_bytes
 
-    async def score(self, route: ModelRoute, version: str | None, payload: Payload, shadows: ShadowQueue) -> Scored:
+    async def score(self, route: ModelRoute, version: str | None, payload: Payload) -> Scored:
         """Returns the answer of the version that the route or the client chose.
 
         Args:
             route: the model's traffic.
             version: the client's choice, None to let the route decide; must be in the route.
             payload: the request.
-            shadows: takes the work of challengers, to run after the answer.
 
         Raises:
             TiltyardError: any of errors.py that an answer can end in; its event is logged as well.
         """
-        arm, rule = _choose(route, version)
+        choice = choose(route, version, payload)
         arrived_ns = payload.caller.arrived_ns
         request_id = payload.request_id
         moment = payload.event_time or datetime.now(UTC)
-        bucket = bucket_of(route.salt, request_id)
         try:
             if self._block_when_full and self._log.full:
                 raise OutboxFullError("the event log has no room: try again later")
-            rows = payload.rows(arm.version.signature)
-            payload.caller.check()
-            arm.metrics.began(arrived_ns, rows.count)
-            outputs, tensors = _execute(arm, rows)
+            rows, outputs, tensors = self._answer(route, choice, payload)
         except ClientGoneError as error:
-            arm.metrics.answered(status_of(error), _seconds_since(arrived_ns))
+            choice.arm.metrics.answered(status_of(error), _seconds_since(arrived_ns))
             raise
         except TiltyardError as error:
-            answer = _answer(route, arm, rule, bucket, arrived_ns, status=status_of(error), error=str(error), rows=0)
+            answer = _event_data(route, choice, arrived_ns, status=status_of(error), error=str(error), rows=0)
             self._record(Prediction, request_id, moment, answer)
-            arm.metrics.answered(answer.status, _seconds_since(arrived_ns))
+            choice.arm.metrics.answered(answer.status, _seconds_since(arrived_ns))
             raise
-        answer = _answer(route, arm, rule, bucket, arrived_ns, outputs=join_array(tensors), **self._kept(rows))
+        arm = choice.arm
+        answer = _event_data(route, choice, arrived_ns, outputs=join_array(tensors), **self._kept(rows))
         self._record(Prediction, request_id, moment, answer)
-        if version is None:
-            for shadow in route.shadows:
-                if bucket < shadow.share:
-                    shadows.offer(ShadowWork(route, shadow, payload, request_id, bucket, moment))
         if self._durable:
             try:
                 await self._log.committed()
@@ -190,7 +122,66 @@ class Scorer:
                 arm.metrics.answered(status_of(error), _seconds_since(arrived_ns))
                 raise
         arm.metrics.answered(200, _seconds_since(arrived_ns))
-        return Scored(request_id, route.model, arm.version, outputs, tensors, rows.selected)
+        works = () if version is not None else self._shadowed(route, choice.unit, payload, moment)
+        return Scored(request_id, route.model, arm.version, outputs, tensors, rows.selected, works)
+
+    def _answer(self, route: ModelRoute, choice: Choice, payload: Payload) -> tuple[Rows, Arrays, list[bytes]]:
+        """Returns what the chosen arm says, or in a challenger's place the champion."""
+        arm, champion = choice.arm, route.champion
+        if arm is champion or champion is None or choice.rule == "client":
+            return _run(arm, payload, choice.rows)
+        started_ns = time.perf_counter_ns()
+        breaker = arm.breaker
+        failure: TiltyardError
+        if choice.rule == "split" and breaker is not None and breaker.open_because is not None:
+            failure = NotReadyError(f"guard: {breaker.open_because}")
+        else:
+            try:
+                found = _run(arm, payload)
+            except _CHALLENGERS_OWN as error:
+                failure = error
+            else:
+                self._watch(route, arm, started_ns, failed=False)
+                return found
+        choice.fall_back(
+            champion,
+            Fallback(
+                version=arm.name,
+                status=status_of(failure),
+                error=str(failure),
+                latency_us=(time.perf_counter_ns() - started_ns) // 1000,
+            ),
+        )
+        # What no version takes is the client's fault; what the champion takes is the challenger's.
+        invalid = isinstance(failure, InvalidRequestError)
+        if not invalid:
+            self._count_failure(route, arm, failure, started_ns)
+        found = _run(champion, payload, choice.rows)
+        if invalid:
+            self._count_failure(route, arm, failure, started_ns)
+        return found
+
+    def _count_failure(self, route: ModelRoute, arm: Arm, failure: TiltyardError, started_ns: int) -> None:
+        arm.metrics.fallbacks.inc()
+        arm.metrics.answered(status_of(failure), _seconds_since(started_ns))
+        self._watch(route, arm, started_ns, failed=True)
+
+    def _watch(self, route: ModelRoute, arm: Arm, started_ns: int, *, failed: bool) -> None:
+        """Lets a guarded challenger's breaker see how it did."""
+        breaker = arm.breaker
+        if breaker is not None and breaker.record(time.monotonic(), _seconds_since(started_ns), failed=failed):
+            self._tripped(route.model, arm.name, breaker.open_because or "")
+
+    def _shadowed(self, route: ModelRoute, unit: str, payload: Payload, moment: datetime) -> tuple["ShadowWork", ...]:
+        """Returns what the route's shadows are still to score."""
+        works = []
+        for arm in route.shadows:
+            if arm.breaker is not None and arm.breaker.open_because is not None:
+                continue
+            bucket = shadow_bucket_of(route.salt, arm.name, unit)
+            if bucket < arm.share:
+                works.append(ShadowWork(route, arm, payload, payload.request_id, bucket, moment))
+        return tuple(works)
 
     def score_shadow(self, work: ShadowWork) -> None:
         """Scores a request for a challenger and logs what it would have said, a failure included."""
@@ -199,8 +190,10 @@ class Scorer:
             rows = work.payload.rows(work.arm.version.signature)
             _, tensors = _execute(work.arm, rows)
         except TiltyardError as error:
+            self._watch(work.route, work.arm, started_ns, failed=True)
             self._record_shadow(work, started_ns, status=status_of(error), error=str(error), rows=0)
             return
+        self._watch(work.route, work.arm, started_ns, failed=False)
         self._record_shadow(work, started_ns, outputs=join_array(tensors), **self._kept(rows))
 
     def shed_shadow(self, work: ShadowWork) -> None:
@@ -208,7 +201,8 @@ class Scorer:
         self._record_shadow(work, time.perf_counter_ns(), status=503, error="shed: the shadow queue is full", rows=0)
 
     def _record_shadow(self, work: ShadowWork, started_ns: int, **members: Any) -> None:
-        answer = _answer(work.route, work.arm, "shadow", work.bucket, started_ns, **members)
+        choice = Choice(work.arm, "shadow", "", work.bucket, work.arm.share)
+        answer = _event_data(work.route, choice, started_ns, **members)
         self._record(Shadow, work.request_id, work.time, answer)
         work.arm.metrics.answered(answer.status, _seconds_since(started_ns))
 
@@ -230,33 +224,13 @@ class Scorer:
         self._log.append(encode_event(event))
 
 
-def event_time_of(parameters: Mapping[str, Any] | None) -> datetime | None:
-    """Returns the time that a request's parameters give its event, None without one.
-
-    Raises:
-        InvalidRequestError: ``time`` is not RFC 3339 with an offset.
-    """
-    value = (parameters or {}).get("time")
-    return None if value is None else parse_time(value, "parameters.time")
-
-
-def parse_time(value: Any, where: str) -> datetime:
-    """Returns an RFC 3339 time, or raises InvalidRequestError that names where it stood."""
-    try:
-        moment: datetime = msgspec.convert(value, datetime)
-    except msgspec.ValidationError as error:
-        raise InvalidRequestError(f"{where}: expected a time as RFC 3339, got another value") from error
-    if moment.tzinfo is None:
-        raise InvalidRequestError(f"{where}: expected a time with an offset such as Z, got one without")
-    return moment
-
-
-def _choose(route: ModelRoute, version: str | None) -> tuple[Arm, str]:
-    if version is not None:
-        return route.by_version[version], "client"
-    if route.champion is None:
-        raise NotReadyError(f"model {route.model!r} does not serve: {route.reason}")
-    return route.champion, "champion"
+def _run(arm: Arm, payload: Payload, rows: Rows | None = None) -> tuple[Rows, Arrays, list[bytes]]:
+    """Returns what an arm says; rows: the payload's for this arm, where they are known already."""
+    if rows is None:
+        rows = payload.rows(arm.version.signature)
+    payload.caller.check()
+    arm.metrics.began(payload.caller.arrived_ns, rows.count)
+    return rows, *_execute(arm, rows)
 
 
 def _execute(arm: Arm, rows: Rows) -> tuple[Arrays, list[bytes]]:
@@ -267,17 +241,19 @@ def _execute(arm: Arm, rows: Rows) -> tuple[Arrays, list[bytes]]:
     return outputs, encode_outputs(outputs, arm.version.signature.outputs, packed)
 
 
-def _answer(route: ModelRoute, arm: Arm, rule: str, bucket: float, started_ns: int, **members: Any) -> Answer:
+def _event_data(route: ModelRoute, choice: Choice, started_ns: int, **members: Any) -> Answer:
+    arm = choice.arm
     return Answer(
         model=route.model,
-        version=arm.version.manifest.version,
-        role=arm.role,  # type: ignore[arg-type]  # made by app.py from the three roles
-        rule=rule,
+        version=arm.name,
+        role=arm.role,
+        rule=choice.rule,
         share=arm.share,
-        bucket=bucket,
-        propensity=1.0 if rule == "client" else arm.share,
+        bucket=choice.bucket,
+        propensity=choice.propensity,
         revision=route.revision,
         latency_us=(time.perf_counter_ns() - started_ns) // 1000,
+        fallback=choice.fallback,
         **members,
     )
 

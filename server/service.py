@@ -11,6 +11,7 @@ from server.execution.shadow import ShadowRunner
 from server.metrics import Metrics
 from server.protection.tokens import Tokens
 from server.protocol.tensors import TensorLimits
+from server.route_control import RouteControl
 from server.scoring import Scorer, ShadowWork
 from server.settings import Settings
 from server.swap import RepositoryControl, Swapper
@@ -27,6 +28,7 @@ class Service:
     traffic: Traffic
     swapper: Swapper
     control: RepositoryControl
+    routes: RouteControl
     scorer: Scorer
     shadows: ShadowRunner[ShadowWork]
     metrics: Metrics

@@ -89,6 +89,9 @@ class Settings(BaseSettings):
         "(`watched`)",
     )
     watch_s: float = Field(0.5, gt=0, le=60, description="how often folders and route documents are looked at")
+    routes: Path | None = Field(
+        None, description="folder of route documents and their history; without one they stand beside the bundles"
+    )
     cache: Path = Field(Path("bundle-cache"), description="where bundles of a URL are kept, by their digests")
     outbox: Path = Field(Path("outbox.db"), description="file of the embedded event log")
     host: str = Field("127.0.0.1", description="address to listen on")

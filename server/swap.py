@@ -17,10 +17,11 @@ import msgspec
 
 from server.bundles.repository import Repository, version_key
 from server.bundles.store import BundleStore
-from server.errors import BundleError, ConflictError, RouteError, StoreError, UnknownModelError
+from server.errors import BundleError, ConflictError, StoreError, UnknownModelError
 from server.execution.session import Version
 from server.identifiers import uuid7
-from server.traffic import Document, Traffic
+from server.routing.wanted import Wanted
+from server.traffic import Traffic
 
 logger = logging.getLogger(__name__)
 
@@ -62,17 +63,20 @@ class Swapper:
         repository: Repository[Version],
         traffic: Traffic,
         load: Callable[[Path], Version],
+        wanted: Callable[[str], Wanted],
         drain_s: float,
     ) -> None:
-        """load: returns a version, verified and warm, from its folder; drain_s: how long ``drained`` waits."""
+        """load: returns a version, verified and warm, from its folder; wanted: what route a model is to have;
+        drain_s: how long ``drained`` waits."""
         self._store = store
         self._repository = repository
         self._traffic = traffic
         self._load = load
+        self._wanted = wanted
         self._drain_s = drain_s
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="bundle-loader")
         self._fingerprints: dict[tuple[str, str], tuple[object, ...] | None] = {}
-        self._prepared: dict[str, tuple[dict[str, Version], Document]] = {}
+        self._prepared: dict[str, tuple[dict[str, Version], Wanted]] = {}
         self._leaving: dict[str, list[asyncio.Event]] = {}
 
     def load_all(self, only: Iterable[tuple[str, str]] | None = None) -> None:
@@ -89,7 +93,7 @@ class Swapper:
                 logger.error("refused %s version %s: %s", model, version, error)
                 self._repository.refuse(model, version, BundleError(str(error)))
         for model in self._repository.models():
-            self._traffic.refresh(model, self._document(model))
+            self._traffic.refresh(model, self._wanted(model))
         if not self._repository.models():
             logger.warning("models %s: found no bundle; every prediction will be answered 404", self._store.where)
 
@@ -137,7 +141,7 @@ class Swapper:
         """
         self._mark(change, "LOADING" if change.action == "load" else "UNLOADING")
         try:
-            versions, faults, document = await self._in_loader(self._prepare, change)
+            versions, faults, wanted = await self._in_loader(self._prepare, change)
         except BaseException:
             self._mark(change, None)
             raise
@@ -146,18 +150,18 @@ class Swapper:
             for version, fault in faults.items():
                 self._repository.report(change.model, version, fault)
             raise BundleError("; ".join(faults.values()))
-        self._prepared[change.id] = versions, document
+        self._prepared[change.id] = versions, wanted
 
     def commit(self, change: Change) -> None:
         """Switches: the next request meets the new state, those that have begun end in the old one."""
-        versions, document = self._prepared.pop(change.id)
+        versions, wanted = self._prepared.pop(change.id)
         self._mark(change, None)
         if change.action == "load":
             replaced = [self._repository.put(change.model, name, version) for name, version in versions.items()]
         else:
             replaced = [self._repository.remove(change.model, name) for name in change.versions]
         self._leaving[change.id] = [_freed(version) for version in replaced if version is not None]
-        self._traffic.refresh(change.model, document)
+        self._traffic.refresh_newer(change.model, wanted)
         if change.versions:
             logger.info("%sed %s version %s", change.action, change.model, ", ".join(change.versions))
 
@@ -177,10 +181,6 @@ class Swapper:
             logger.warning("%s: requests still use what was replaced; it goes with the last of them", change.model)
         if leaving:
             await self._in_loader(_return_memory)
-
-    async def document(self, model: str) -> Document:
-        """Returns a model's route document as the store has it now."""
-        return await self._in_loader(self._document, model)
 
     def close(self) -> None:
         """Ends the loader's thread."""
@@ -203,7 +203,7 @@ class Swapper:
             return True
         return self._fingerprints.get((model, version)) != self._store.fingerprint(model, version)
 
-    def _prepare(self, change: Change) -> tuple[dict[str, Version], dict[str, str], Document]:
+    def _prepare(self, change: Change) -> tuple[dict[str, Version], dict[str, str], Wanted]:
         versions, faults = {}, {}
         for version in change.versions if change.action == "load" else ():
             try:
@@ -212,7 +212,7 @@ class Swapper:
                 raise
             except BundleError as error:
                 faults[version] = str(error)
-        return versions, faults, self._document(change.model)
+        return versions, faults, self._wanted(change.model)
 
     def _fetch(self, model: str, version: str) -> Version:
         fingerprint = self._store.fingerprint(model, version)  # before: a later change is then seen as one
@@ -223,12 +223,6 @@ class Swapper:
     def _mark(self, change: Change, state: Literal["LOADING", "UNLOADING"] | None) -> None:
         for version in change.versions:
             self._repository.mark(change.model, version, state)
-
-    def _document(self, model: str) -> Document:
-        try:
-            return self._store.read_route(model)
-        except RouteError as error:
-            return error
 
     async def _in_loader(self, function: Callable[..., R], *arguments: Any) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._loader, function, *arguments)

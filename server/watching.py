@@ -1,4 +1,4 @@
-"""Tasks that look at files while the server runs: route documents, tokens, in a watched repository bundles."""
+"""Tasks that look at files while the server runs: routes, tokens, in a watched repository bundles."""
 
 import asyncio
 import logging
@@ -17,11 +17,10 @@ REMOTE_S = 10.0
 
 
 async def follow_routes(service: Service) -> None:
-    """Obeys changed route documents, for ever."""
+    """Obeys changed routes, for ever."""
     while True:
-        await asyncio.sleep(_interval_s(service))
-        for model in service.repository.models():
-            service.traffic.follow(model, await service.swapper.document(model))
+        await asyncio.sleep(service.routes.interval_s(service.settings.watch_s))
+        await service.routes.follow(leading=service.control.leading)
 
 
 async def follow_bundles(service: Service) -> None:
@@ -72,4 +71,5 @@ async def _obey(service: Service, watcher: Watcher, change: Change, told: dict[t
     else:
         watcher.loaded(model, version)
         after = {"version": version, "serving": service.serving(model)}
+        service.metrics.audits.inc()
         service.log.append(audit_line(change.action, "watcher", model, after, datetime.now(UTC)))

@@ -5,11 +5,9 @@ import stat
 from pathlib import Path
 
 from server.bundles.completeness import shortfall
-from server.bundles.names import check_model, check_version, is_bundle_name
+from server.bundles.names import check_version, is_bundle_name
 from server.contract.manifest import MANIFEST_FILE
-from server.errors import BundleError, RouteError, SettingsError, StoreError
-
-ROUTE_FILE = "route.json"
+from server.errors import BundleError, SettingsError, StoreError
 
 
 class FolderStore:
@@ -19,7 +17,7 @@ class FolderStore:
         """Raises SettingsError when there is no such folder."""
         if not folder.is_dir():
             raise SettingsError(f"models {folder}: expected a folder of bundles, found none")
-        self._folder = folder
+        self.folder = self._folder = folder
         self.where = str(folder)
 
     def versions(self) -> dict[str, list[str]]:
@@ -70,20 +68,6 @@ class FolderStore:
         except OSError as error:
             return str(_unreadable(folder / MANIFEST_FILE, error))
         return shortfall(str(folder), manifest, sizes)
-
-    def read_route(self, model: str) -> bytes | None:
-        """Returns a model's route document, None where there is none, or raises RouteError."""
-        check_model(model)
-        path = self._folder / model / ROUTE_FILE
-        try:
-            self._check_inside(path)
-            return path.read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise RouteError(f"{path}: expected a readable file, got: {error.strerror}") from error
-        except BundleError as error:
-            raise RouteError(str(error)) from error
 
     def _of(self, model: str, version: str) -> Path:
         check_version(model, version)

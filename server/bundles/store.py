@@ -38,10 +38,6 @@ class BundleStore(Protocol):
         """Returns why a version is not complete yet, None when by its files' sizes it is."""
         ...
 
-    def read_route(self, model: str) -> bytes | None:
-        """Returns a model's route document, None where there is none, or raises RouteError."""
-        ...
-
 
 def open_store(models: str, cache: Path) -> BundleStore:
     """Returns the store at a path, a ``file://`` URL, or a URL that fsspec knows.

@@ -15,12 +15,23 @@ Role = Literal["champion", "challenger", "shadow"]
 LabelValue = bool | int | float | str | None
 
 
+class Fallback(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The challenger that a request was meant for, and why the champion answered in its place."""
+
+    version: str
+    status: int
+    error: str
+    latency_us: int = 0
+
+
 class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one version said to one request: the data of a prediction and of a shadow.
 
     ``rule`` names why this version answered (``champion``, ``split``, ``override``, ``client``,
-    ``shadow``); ``bucket`` in [0, 1) is the request's place in the traffic, ``share`` the part of
-    it the version held, ``propensity`` the probability that this version was given this request.
+    ``shadow``, or ``fallback``: the champion for a challenger that failed, which ``fallback`` names);
+    ``bucket`` in [0, 1) is the place that decided: the unit's in the traffic, a shadow's in its own sample.
+    ``share`` is the part of the traffic the version held, ``propensity`` the probability with which
+    its rule met this request; under ``fallback`` that of the challenger's rule.
     ``inputs`` and ``outputs`` are arrays of V2 tensors ``{name, shape, datatype, data}``, absent
     when there are none; ``inputs_omitted`` says why inputs are not there as they came
     (``sampled``, ``cut`` or ``masked``).
@@ -41,6 +52,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     inputs: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     outputs: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     inputs_omitted: Literal["sampled", "cut", "masked"] | None = None
+    fallback: Fallback | None = None
 
 
 class Label(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

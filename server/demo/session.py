@@ -13,13 +13,13 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from server.bundles.folder_store import ROUTE_FILE
 from server.demo import replay
 from server.demo.flights import load_flights
 from server.demo.processes import Command, ProcessError, free_port
 from server.demo.report import print_report
 from server.demo.training import CHALLENGER, CHAMPION, MODEL, pack_flight_models
 from server.errors import SettingsError
+from server.routes.folder import DOCUMENT_FILE
 from server.routing.document import Challenger, Route
 
 MARKER = ".tiltyard-demo"
@@ -46,7 +46,7 @@ def run_demo(
         table = load_flights()
         chosen = replay.choose_flights(table, flights)
         pack_flight_models(folder / "models", lambda stage: bars.update(bar, description=stage), table)
-        _write_route(folder / "models" / MODEL / ROUTE_FILE)
+        _write_route(folder / "models" / MODEL / DOCUMENT_FILE)
         bars.update(bar, description="starting server and monitor")
         server, monitor, urls = _start(commands, folder, flights, free_port(port), free_port(monitor_port))
         bars.remove_task(bar)

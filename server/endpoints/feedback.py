@@ -10,9 +10,9 @@ from server.contract.events import Label, Labelled, LabelValue, encode_event
 from server.endpoints.wire import read_body, read_head, send_error, send_json
 from server.errors import InvalidRequestError, TiltyardError
 from server.identifiers import uuid7
+from server.payload import parse_time
 from server.protocol.messages import FeedbackItem
 from server.protocol.status import status_of
-from server.scoring import parse_time
 from server.service import Service
 
 _any_decoder = msgspec.json.Decoder()

@@ -16,13 +16,14 @@ from server.endpoints.wire import JSON, OCTETS, Head, encode, read_body, read_he
 from server.errors import InvalidRequestError, TiltyardError
 from server.identifiers import uuid7
 from server.logs import current_request_id
+from server.payload import Caller, Payload, Rows, event_time_of
 from server.protocol.binary_codec import split_body
 from server.protocol.json_codec import decode_request, encode_arrays, join_array
 from server.protocol.messages import InstancesResponse, Parameters, RowsResponse, timeout_us_of
 from server.protocol.rows import decode_instances, decode_rows_request, rows_to_arrays
 from server.protocol.status import status_of
 from server.protocol.tensors import DecodedInputs, decode_inputs, decode_raw, encode_answer, select_outputs
-from server.scoring import Caller, Payload, Rows, Scored, event_time_of
+from server.scoring import Scored
 from server.service import Service
 from server.tracing import note_request
 
@@ -63,10 +64,10 @@ class Tensors:
         else:
             envelope, self._tail = split_body(body, head.json_length)
             self._request = decode_request(envelope, self._limits.nesting)
-        parameters = None if self._request is None else self._request.parameters
+        self.parameters = None if self._request is None else self._request.parameters
         self.request_id = (self._request and self._request.id) or uuid7()
-        self.event_time = _event_time(parameters, service)
-        self.caller = _caller(parameters, head)
+        self.event_time = _event_time(self.parameters, service)
+        self.caller = _caller(self.parameters, head)
 
     def rows(self, signature: Signature) -> Rows:
         """Returns the tensors as the version takes them.
@@ -113,6 +114,7 @@ class NamedRows:
         self._limits = service.tensor_limits
         request = decode_rows_request(body, self._limits.nesting)
         self._rows = request.rows
+        self.parameters = request.parameters
         self.request_id = request.id or uuid7()
         self.event_time = _event_time(request.parameters, service)
         self.caller = _caller(request.parameters, head)
@@ -151,6 +153,7 @@ class Instances:
         """
         self._limits = service.tensor_limits
         self._instances = decode_instances(body)
+        self.parameters: Parameters | None = None
         self.request_id = uuid7()
         self.event_time: datetime | None = None
         self.caller = _caller(None, head)
@@ -190,7 +193,7 @@ class Inference:
             exchange = self._form(body, head, service)
             current_request_id.set(exchange.request_id)
             known = version is not None or route.champion is not None
-            scored = await service.scorer.score(route, version, exchange, service.shadows)
+            scored = await service.scorer.score(route, version, exchange)
             note_request(scored.request_id, model, scored.version.manifest.version)
             reply = exchange.reply(scored)
         except TiltyardError as error:
@@ -201,7 +204,11 @@ class Inference:
             self._count_refused(model, 500)
             raise
         else:
-            await send_bytes(send, 200, reply.body, reply.content_type, reply.headers, head.accept_encoding)
+            try:
+                await send_bytes(send, 200, reply.body, reply.content_type, reply.headers, head.accept_encoding)
+            finally:
+                for work in scored.shadows:
+                    service.shadows.offer(work)
         finally:
             if entered:
                 service.admission.leave()
@@ -243,4 +250,4 @@ def _caller(parameters: Parameters | None, head: Head) -> Caller:
         allowed_us.append(head.timeout_ms * 1000)
     limits = [allowed for allowed in allowed_us if allowed is not None]
     deadline_ns = head.arrived_ns + min(limits) * 1000 if limits else None
-    return Caller(head.arrived_ns, deadline_ns, head.gone)
+    return Caller(head.arrived_ns, deadline_ns, head.gone, head.header)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from server.endpoints.routes import PromoteRequest, RollbackRequest, RouteChange, RouteRevision, SharesRequest
 from server.protection.tokens import Scope
 from server.protocol.datatypes import DATATYPES
 from server.protocol.messages import (
@@ -27,6 +28,7 @@ from server.protocol.messages import (
     RowsResponse,
     ServerMetadata,
 )
+from server.routing.document import Route
 
 Schema = dict[str, Any]
 
@@ -37,8 +39,11 @@ REASONS: Mapping[int, str] = {
     404: "No such model or version.",
     408: "Headers or body did not arrive in time.",
     409: "It contradicts the present state: a route names the version, or the repository is watched.",
+    412: "The route has another revision by now, which the entity tag names.",
     413: "The body is larger than a limit.",
     415: "An unknown content encoding.",
+    422: "The route contradicts itself, or names versions that cannot answer; every fault is named.",
+    428: "The header If-Match is missing.",
     429: "The token has used up its requests for now.",
     431: "Target and headers are larger than the limit.",
     500: "A fault of the server's own, or a model that failed on valid rows.",
@@ -48,6 +53,7 @@ REASONS: Mapping[int, str] = {
 _ANY = (400, 408, 431, 503)  # what HTTP itself may end in, and a stop of the server
 _SCORES = (401, 403, 404, 413, 415, 429, 500, 504)
 _BODY = (413, 415)
+_CHANGES_ROUTE = (404, 409, 412, 413, 415, 422, 428)
 _RETRY = {"description": "Whole seconds to wait.", "schema": {"type": "integer", "minimum": 1}}
 _ROW = {"carrier": "UA", "distance": 1400, "hour": 17}
 
@@ -69,6 +75,9 @@ class Operation:
     content: str = "application/json"
     binary: bool = False
     lines: bool = False
+    tagged: bool = False
+    toml: bool = False
+    parameters: tuple[str, ...] = ()
 
 
 def openapi_document(server_version: str) -> dict[str, Any]:
@@ -127,7 +136,10 @@ def _operation(method: str, path: str, operation: Operation) -> dict[str, Any]:
         found["security"] = [{}, {"token": [scope] if scope else []}]
     if operation.takes is not None:
         found["requestBody"] = _body(operation)
-        found["parameters"] = _SCORING_HEADERS if operation.tag == "Scoring" else []
+    if operation.tag == "Scoring":
+        found["parameters"] = _SCORING_HEADERS
+    elif operation.parameters:
+        found["parameters"] = [{"name": name, **_QUERY_AND_HEADERS[name]} for name in operation.parameters]
     return found
 
 
@@ -137,6 +149,8 @@ def _answer(operation: Operation) -> dict[str, Any]:
     if operation.binary:
         content["application/octet-stream"] = {"schema": {"type": "string", "format": "binary"}}
         headers = {"Inference-Header-Content-Length": {**_JSON_LENGTH, "required": False}}
+    if operation.tagged:
+        headers["ETag"] = _ETAG
     answer: dict[str, Any] = {"description": "Done." if operation.status == 200 else "Accepted.", "content": content}
     return {**answer, "headers": headers} if headers else answer
 
@@ -148,6 +162,8 @@ def _refusal(status: int) -> dict[str, Any]:
     }
     if status in (429, 503):
         answer["headers"] = {"Retry-After": _RETRY}
+    if status == 412:
+        answer["headers"] = {"ETag": _ETAG}
     if status == 401:
         answer["headers"] = {"WWW-Authenticate": {"schema": {"type": "string", "const": "Bearer"}}}
     return answer
@@ -160,6 +176,8 @@ def _body(operation: Operation) -> dict[str, Any]:
     content = {"application/json": json_content}
     if operation.binary:
         content["application/octet-stream"] = {"schema": {"type": "string", "format": "binary"}}
+    if operation.toml:
+        content["application/toml"] = {"schema": {"type": "string"}}
     if operation.lines:
         content["application/x-ndjson"] = {"schema": {"type": "string"}}
     return {"required": not operation.optional_body, "content": content}
@@ -180,10 +198,16 @@ def _schemas() -> dict[str, Schema]:
         ModelConfig,
         ModelMetadata,
         ModelStatistics,
+        PromoteRequest,
         RepositoryRequest,
+        RollbackRequest,
+        Route,
+        RouteChange,
+        RouteRevision,
         RowsRequest,
         RowsResponse,
         ServerMetadata,
+        SharesRequest,
     ]
     _, found = msgspec.json.schema_components(records, ref_template="#/components/schemas/{name}")
     return {**found, **_TENSOR_SCHEMAS}
@@ -267,11 +291,38 @@ _SCORING_HEADERS = [
     {"name": "X-Request-Timeout-Ms", "in": "header", "schema": {"type": "integer", "minimum": 1}},
     {"name": "Inference-Header-Content-Length", "in": "header", **_JSON_LENGTH},
 ]
+_ETAG = {"description": "The revision that holds, in quotes.", "schema": {"type": "string"}}
+_QUERY_AND_HEADERS: Mapping[str, dict[str, Any]] = {
+    "If-Match": {
+        "in": "header",
+        "description": "The revision to change, in quotes, or * for whichever holds.",
+        "schema": {"type": "string", "pattern": r'^("[0-9]{1,15}"|\*)$'},
+        "required": True,
+        "example": '"7"',
+    },
+    "If-None-Match": {
+        "in": "header",
+        "description": "A revision that is known already, in quotes: 304 while it holds.",
+        "schema": {"type": "string"},
+    },
+    "dry_run": {
+        "in": "query",
+        "description": "Say what would change, and change nothing.",
+        "schema": {"type": "boolean", "default": False},
+    },
+    "reason": {"in": "query", "description": "Kept in the history.", "schema": {"type": "string", "maxLength": 2000}},
+    "limit": {
+        "in": "query",
+        "description": "How many revisions at most.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": 10000, "default": 1000},
+    },
+}
 _EXAMPLES = {"model": "flight-delay", "version": "1", "verb": "explain"}
 _TAGS = {
     "Scoring": "Ask a model.",
     "Labels": "Tell what came true.",
     "Models": "What is served, and how it is called.",
+    "Routes": "Who shares a model's traffic: champion, splits, shadows.",
     "Repository": "What there is; loading and unloading it.",
     "Health": "Probes, metrics, this document.",
 }
@@ -319,6 +370,24 @@ _CHANGE = Operation(
     gives={"type": "object"},
     errors=(404, 409, *_BODY),
 )
+
+
+def _change_of_route(summary: str, takes: str, example: Any, detail: str, *parameters: str) -> Operation:
+    return Operation(
+        summary=summary,
+        detail=detail,
+        tag="Routes",
+        scope="admin",
+        takes=_ref(takes),
+        example=example,
+        gives=_ref("RouteChange"),
+        errors=_CHANGES_ROUTE,
+        tagged=True,
+        parameters=("If-Match", "dry_run", *parameters),
+        toml="reason" in parameters,
+    )
+
+
 _SERVER = Operation(summary="Describe the server", tag="Models", gives=_ref("ServerMetadata"))
 
 # By path and method, as app.py routes them; a test holds the two against each other.
@@ -392,6 +461,58 @@ _OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
             tag="Models",
             gives=_object(name={"type": "string"}, ready={"type": "boolean"}),
             errors=(404,),
+        )
+    },
+    "/v1/models/{model}/route": {
+        "get": Operation(
+            summary="Show the route that is obeyed",
+            detail="Revision 0 is that of a model without a document: its newest version answers everything.",
+            tag="Routes",
+            gives=_ref("Route"),
+            errors=(404,),
+            tagged=True,
+            parameters=("If-None-Match",),
+        ),
+        "put": _change_of_route(
+            "Replace the route",
+            "Route",
+            {"champion": "1", "challengers": [{"version": "2", "mode": "split", "share": 0.05}]},
+            "A whole document. Without ranges its splits keep the units they have, as far as their shares allow; the "
+            "server numbers it.",
+            "reason",
+        ),
+    },
+    "/v1/models/{model}/route/history": {
+        "get": Operation(
+            summary="List the route's revisions, newest first",
+            tag="Routes",
+            gives={"type": "array", "items": _ref("RouteRevision")},
+            errors=(404,),
+            parameters=("limit",),
+        )
+    },
+    "/v1/models/{model}/shares": {
+        "post": _change_of_route(
+            "Change shares",
+            "SharesRequest",
+            {"shares": {"2": 0.1}, "reason": "first hour without an error"},
+            "Units move between the challengers named and the champion only.",
+        )
+    },
+    "/v1/models/{model}/promote": {
+        "post": _change_of_route(
+            "Promote a version to champion",
+            "PromoteRequest",
+            {"version": "2"},
+            "What it answered as a challenger it goes on answering; the former champion leaves the route.",
+        )
+    },
+    "/v1/models/{model}/rollback": {
+        "post": _change_of_route(
+            "Return to an earlier route",
+            "RollbackRequest",
+            {"revision": 1},
+            "With its very ranges, as a new revision.",
         )
     },
     "/v2/repository/index": {

@@ -98,7 +98,7 @@ def _endpoint(path: str, method: str, operation: dict[str, Any], shared: list[di
     body = operation.get("requestBody", {}).get("content", {}).get("application/json")
     if body is not None:
         parts.append(f"<h3>Body</h3>{_schema(body['schema'])}")
-    parts.append(f"<h3>Try it</h3><pre class='command'>{escape(_curl(path, method, body, shared))}</pre>")
+    parts.append(f"<h3>Try it</h3><pre class='command'>{escape(_curl(path, method, body, [*shared, *headers]))}</pre>")
     rows = "".join(_answer(status, answer) for status, answer in operation["responses"].items())
     parts.append(f"<h3>Answers</h3><table>{rows}</table>")
     return (
@@ -118,11 +118,17 @@ def _answer(status: str, answer: dict[str, Any]) -> str:
 
 
 def _curl(path: str, method: str, body: dict[str, Any] | None, parameters: list[dict[str, Any]]) -> str:
+    command = "curl"
+    usual = "get" if body is None else "post"
+    if method != usual:
+        command += f" -X {method.upper()}"
     for parameter in parameters:
-        path = path.replace(f"{{{parameter['name']}}}", parameter["example"])
-    if body is None:
-        return f"curl localhost:8080{path}" if method == "get" else f"curl -X {method.upper()} localhost:8080{path}"
-    return f"curl localhost:8080{path} -d '{json.dumps(body.get('example', {}))}'"
+        if parameter["in"] == "path":
+            path = path.replace(f"{{{parameter['name']}}}", parameter["example"])
+        elif parameter.get("required"):
+            command += f" -H '{parameter['name']}: {parameter['example']}'"
+    command += f" localhost:8080{path}"
+    return command if body is None else f"{command} -d '{json.dumps(body.get('example', {}))}'"
 
 
 def _schema(schema: dict[str, Any]) -> str:

@@ -3,11 +3,12 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from server.endpoints.wire import encode, error_headers
-from server.errors import TiltyardError
+from server.errors import RouteError, TiltyardError
 from server.protection.tokens import Scope
 from server.protocol.messages import ErrorBody
 from server.protocol.status import status_of
@@ -22,8 +23,9 @@ def json_response(value: Any, status: int = 200, headers: dict[str, str] | None 
 
 
 def error_response(error: TiltyardError) -> Response:
-    """Returns an error's sentence with its status."""
-    return json_response(ErrorBody(error=str(error)), status_of(error), error_headers(error))
+    """Returns an error's sentence with its status, and of a route document every fault on its own."""
+    body = ErrorBody(error=str(error), faults=error.faults if isinstance(error, RouteError) else msgspec.UNSET)
+    return json_response(body, status_of(error), error_headers(error))
 
 
 def guarded(service: Service, scope: Scope | None, handler: Handler) -> Handler:

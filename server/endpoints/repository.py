@@ -62,6 +62,7 @@ class RepositoryEndpoints:
         else:
             await service.control.unload(model, version)
         after = {"version": version, "serving": service.serving(model)}
+        service.metrics.audits.inc()
         service.log.append(audit_line(action, request.state.caller, model, after, datetime.now(UTC)))
         return json_response({})
 

@@ -1,14 +1,21 @@
 """Requests and answers in ASGI, with the exact headers that protocol clients compare."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from server.errors import ClientGoneError, InvalidRequestError, RateLimitedError, TiltyardError, TooLargeError
+from server.errors import (
+    ClientGoneError,
+    InvalidRequestError,
+    RateLimitedError,
+    StaleRouteError,
+    TiltyardError,
+    TooLargeError,
+)
 from server.protocol.compression import choose_encoding, compress, decompress
 from server.protocol.messages import ErrorBody
 from server.protocol.status import RETRY_AFTER_S, status_of
@@ -39,6 +46,14 @@ class Head:
     accept_encoding: str | None
     authorization: bytes | None
     timeout_ms: int | None
+    headers: Sequence[tuple[bytes, bytes]]
+
+    def header(self, name: bytes) -> bytes | None:
+        """Returns the first value of a header, by its name in small letters."""
+        for found, value in self.headers:
+            if found == name:
+                return value
+        return None
 
 
 def read_head(scope: Scope) -> Head:
@@ -59,6 +74,7 @@ def read_head(scope: Scope) -> Head:
         accept_encoding=None if accepted is None else accepted.decode("latin-1"),
         authorization=found.get(b"authorization"),
         timeout_ms=_number(found, b"x-request-timeout-ms"),
+        headers=scope["headers"],
     )
 
 
@@ -129,6 +145,8 @@ def error_headers(error: TiltyardError) -> dict[str, str]:
     status = status_of(error)
     if status == 401:
         return {"www-authenticate": "Bearer"}
+    if isinstance(error, StaleRouteError) and error.revision is not None:
+        return {"etag": f'"{error.revision}"'}
     if isinstance(error, RateLimitedError):
         return {"retry-after": str(error.retry_after_s)}
     return {"retry-after": str(RETRY_AFTER_S)} if status == 503 else {}

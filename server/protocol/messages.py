@@ -118,9 +118,10 @@ class FeedbackItem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
-    """Every error's body, whatever its status."""
+    """Every error's body, whatever its status; ``faults`` are those of a document, one by one."""
 
     error: str
+    faults: list[str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class TensorMetadata(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,1 +1,1 @@
-"""Which version answers: the route document, assignment, and the store of routes."""
+"""Which version answers: the route document, its changes, and assignment. Pure."""

@@ -1,6 +1,18 @@
-"""Where a unit stands in a model's traffic: a pure function that any language can repeat."""
+"""Who answers a unit: pure functions of the route document and the unit, which any language can repeat.
+
+``reference_vectors.json`` beside this file has cases to repeat them by.
+"""
 
 import hashlib
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from server.routing.document import Route
+from server.routing.ranges import champion_share
+
+T = TypeVar("T")
 
 
 def bucket_of(salt: str, unit: str) -> float:
@@ -15,3 +27,62 @@ def bucket_of(salt: str, unit: str) -> float:
     """
     digest = hashlib.sha256(f"{salt}:{unit}".encode()).digest()
     return (int.from_bytes(digest[:8], "big") >> 11) / (1 << 53)
+
+
+def shadow_bucket_of(salt: str, version: str, unit: str) -> float:
+    """Returns a unit's place for a shadow's sample, independent of who answers it and of other shadows' samples."""
+    return bucket_of(f"{salt}:shadow:{version}", unit)
+
+
+@dataclass(frozen=True, slots=True)
+class Lanes(Generic[T]):
+    """[0, 1) cut into parts, each with its owner: ``owners[bisect_right(cuts, bucket)]`` has a bucket."""
+
+    cuts: Sequence[float]
+    owners: Sequence[T]
+
+    def owner(self, bucket: float) -> T:
+        """Returns who has a bucket in [0, 1)."""
+        return self.owners[bisect_right(self.cuts, bucket)]
+
+
+def lanes_of(route: Route) -> Lanes[str]:
+    """Returns who has which part of the traffic: every split its ranges, the champion the rest."""
+    cuts: list[float] = []
+    owners = [route.champion]
+    parts = sorted((start, end, each.version) for each in route.splits for start, end in each.ranges or ())
+    for start, end, version in parts:
+        if cuts and cuts[-1] == start:
+            owners[-1] = version
+        else:
+            cuts.append(start)
+            owners.append(version)
+        cuts.append(end)
+        owners.append(route.champion)
+    return Lanes(tuple(cuts), tuple(owners))
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """Who answers a unit and why: ``rule`` is ``champion`` or ``split``, ``propensity`` how likely that was."""
+
+    version: str
+    rule: str
+    bucket: float
+    propensity: float
+
+
+def assign(route: Route, unit: str, model: str = "") -> Assignment:
+    """Returns who answers a unit, overrides aside; the server's own path does the same with lanes made once.
+
+    Args:
+        route: whole, with ranges.
+        unit: the unit's text.
+        model: the salt of a document that names none.
+    """
+    bucket = bucket_of(route.salt or model, unit)
+    version = lanes_of(route).owner(bucket)
+    if version == route.champion:
+        return Assignment(version, "champion", bucket, champion_share(route))
+    share = next(each.share for each in route.splits if each.version == version)
+    return Assignment(version, "split", bucket, share)

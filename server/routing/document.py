@@ -1,50 +1,277 @@
-"""The route document of a model: which version is champion, and what each challenger does."""
+"""The route document of a model: which version is champion, and what each challenger does.
 
-from typing import Literal
+A document is whole: with ``ranges`` it says which part of the traffic every challenger has, so that who
+answers a unit follows from the document and the unit alone (``assignment.py``). People write documents
+without ranges; ``ranges.py`` makes those follow from the document before.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 import msgspec
 
 from server.errors import RouteError
 
+Range = tuple[float, float]
+"""A part of [0, 1): from the first number, up to the second without it."""
+
+_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # a header's name, RFC 9110
+_LONGEST = 200
+_UNITS = ("parameter", "header", "input")
+_MOST_CHALLENGERS = 64
+
+
+class Guard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a server takes a challenger out of the traffic by itself, without waiting for a monitor.
+
+    Over the last ``window_s`` seconds and at least ``min_requests`` requests of it: the share of them that
+    failed is above ``error_rate``, or the share of them slower than ``latency_ms`` above ``slow_rate``.
+    """
+
+    error_rate: float | None = None
+    latency_ms: float | None = None
+    slow_rate: float = 0.05
+    window_s: float = 60.0
+    min_requests: int = 50
+
 
 class Challenger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A version beside the champion; a shadow is scored on a ``share`` of requests, never returned."""
+    """A version beside the champion.
+
+    A ``shadow`` is scored on a ``share`` of the requests and never returned; a ``split`` answers its share of
+    them, those whose bucket lies in its ``ranges``.
+    """
 
     version: str
-    mode: Literal["shadow"] = "shadow"
+    mode: Literal["shadow", "split"] = "shadow"
     share: float = 1.0
+    guard: Guard | None = None
+    ranges: list[Range] | None = None
+
+
+class Override(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A version for testers: it answers the requests that have this header with this value."""
+
+    header: str
+    value: str
+    version: str
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a model's traffic is shared. ``salt`` keeps its assignment apart from other models'."""
+    """How a model's traffic is shared.
+
+    ``unit`` is what keeps its version from request to request: ``parameter:NAME`` of the request,
+    ``header:NAME``, ``input:NAME`` (a column, of the first row), or None for the request id, which also stands in
+    where a request has no such unit. ``salt`` keeps this assignment apart from other models' and experiments'; "" is
+    the model's name.
+    """
 
     champion: str
     challengers: list[Challenger] = []
+    unit: str | None = None
     salt: str = ""
+    overrides: list[Override] = []
     revision: int = 0
 
+    @property
+    def splits(self) -> list[Challenger]:
+        """Returns the challengers that answer a share."""
+        return [each for each in self.challengers if each.mode == "split"]
 
-_decoder = msgspec.json.Decoder(Route)
+    @property
+    def shadows(self) -> list[Challenger]:
+        """Returns the challengers that shadow."""
+        return [each for each in self.challengers if each.mode == "shadow"]
+
+    def versions(self) -> list[str]:
+        """Returns every version that is named, the champion first, each once."""
+        named = [
+            self.champion,
+            *(each.version for each in self.challengers),
+            *(each.version for each in self.overrides),
+        ]
+        return list(dict.fromkeys(named))
 
 
-def decode_route(data: bytes) -> Route:
+_encoder = msgspec.json.Encoder()
+
+
+def encode_route(route: Route) -> bytes:
+    """Returns a route as one line of JSON."""
+    return _encoder.encode(route)
+
+
+def format_route(route: Route) -> bytes:
+    """Returns a route as JSON that people read."""
+    return msgspec.json.format(_encoder.encode(route), indent=2) + b"\n"
+
+
+def decode_route(data: bytes, form: Literal["json", "toml"] = "json") -> Route:
     """Returns the route in a document's bytes.
 
     Raises:
-        RouteError: not JSON, not a route, or a route that contradicts itself; every fault is named.
+        RouteError: not JSON or TOML, not a route, or a route that contradicts itself; it names every fault.
     """
     try:
-        route = _decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RouteError(str(error)) from error
-    faults = []
-    seen = {route.champion}
-    for challenger in route.challengers:
-        if challenger.version in seen:
-            faults.append(f"expected every version once, got {challenger.version!r} twice")
-        if not 0.0 <= challenger.share <= 1.0:
-            faults.append(f"challenger {challenger.version!r}: expected a share in [0, 1], got {challenger.share}")
-        seen.add(challenger.version)
+        value = msgspec.json.decode(data) if form == "json" else tomllib.loads(data.decode())
+    except (ValueError, RecursionError) as error:  # no JSON, no TOML, no UTF-8, or deeper than anyone writes
+        raise RouteError(f"expected a document in {form.upper()}, got one that is none: {error}") from error
+    return read_route(value)
+
+
+def read_route(value: Any) -> Route:
+    """Returns the route that plain values describe.
+
+    Raises:
+        RouteError: they do not describe a route, or one that contradicts itself; it names every fault.
+    """
+    faults = list(_shape_faults(Route, value, "document"))
     if faults:
-        raise RouteError("; ".join(faults))
+        raise RouteError.of(faults)
+    route = msgspec.convert(value, Route)
+    # Of a shadow the whole traffic is a harmless default, of a split it is not.
+    faults += [
+        f"challenger {_shown(each['version'])}: expected a share beside mode split, got none"
+        for each in value.get("challengers", ())
+        if each.get("mode") == "split" and "share" not in each
+    ]
+    faults += faults_in(route)
+    if faults:
+        raise RouteError.of(faults)
     return route
+
+
+def route_schema() -> dict[str, Any]:
+    """Returns the JSON Schema of route documents."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(Route)}
+
+
+def faults_in(route: Route) -> list[str]:
+    """Returns what a route of the right shape contradicts, nothing for one that can be used."""
+    faults = [*_version_faults(route), *_share_faults(route), *_range_faults(route), *_override_faults(route)]
+    for challenger in route.challengers:
+        if challenger.guard is not None:
+            faults += [
+                f"challenger {challenger.version!r}: guard: {fault}" for fault in _guard_faults(challenger.guard)
+            ]
+    kind, colon, name = (route.unit or "input:x").partition(":")
+    if kind not in _UNITS or not colon or not name or (kind == "header" and not _NAME.fullmatch(name)):
+        wanted = "parameter:NAME, header:NAME, input:NAME or null"
+        faults.append(f"unit: expected {wanted}, got {_shown(route.unit or '')}")
+    if len(route.salt) > _LONGEST:
+        faults.append(f"salt: expected at most {_LONGEST} characters, got {len(route.salt)}")
+    if not 0 <= route.revision < 2**53:
+        faults.append(f"revision: expected 0 or more, got {route.revision}")
+    return faults
+
+
+def _shape_faults(kind: Any, value: Any, where: str) -> Iterator[str]:
+    """Yields every value that is not of its member's type, where msgspec alone would name the first."""
+    kind = _without_none(kind) if value is not None else kind
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and isinstance(value, Mapping):
+        fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+        for name in value.keys() - fields.keys():
+            yield f"{where}: expected members among {', '.join(fields)}, got {_shown(name)}"
+        for name, field in fields.items():
+            if name in value:
+                yield from _shape_faults(field.type, value[name], name if where == "document" else f"{where}.{name}")
+            elif field.required:
+                yield f"{where}: expected a member {name}, got none"
+    elif get_origin(kind) is list and isinstance(value, list):
+        for place, each in enumerate(value):
+            yield from _shape_faults(get_args(kind)[0], each, f"{where}[{place}]")
+    else:
+        try:
+            msgspec.convert(value, kind)
+        except msgspec.ValidationError as error:
+            yield f"{where}: {_lower(str(error).partition(' - at ')[0])}"
+
+
+def _without_none(kind: Any) -> Any:
+    if get_origin(kind) not in (Union, UnionType):
+        return kind
+    kinds = [each for each in get_args(kind) if each is not NoneType]
+    return kinds[0] if len(kinds) == 1 else kind
+
+
+def _version_faults(route: Route) -> Iterator[str]:
+    seen: set[str] = set()
+    for version in [route.champion, *(each.version for each in route.challengers)]:
+        if version in seen:
+            yield f"expected every version once among champion and challengers, got {_shown(version)} twice"
+        seen.add(version)
+    if len(route.challengers) > _MOST_CHALLENGERS:
+        yield f"challengers: expected at most {_MOST_CHALLENGERS}, got {len(route.challengers)}"
+
+
+def _share_faults(route: Route) -> Iterator[str]:
+    for challenger in route.challengers:
+        if not 0.0 <= challenger.share <= 1.0:
+            yield f"challenger {_shown(challenger.version)}: expected a share in [0, 1], got {challenger.share}"
+    total = sum(each.share for each in route.splits)
+    # A billionth is the step of shares: what is lost or won in adding them is no fault.
+    if total > 1.0 + 1e-9 and all(0.0 <= each.share <= 1.0 for each in route.splits):
+        yield f"expected shares of splits that add up to at most 1, got {total:g}"
+
+
+def _range_faults(route: Route) -> Iterator[str]:
+    taken: list[tuple[float, float, str]] = []
+    for challenger in route.challengers:
+        if challenger.ranges and challenger.mode != "split":
+            yield f"challenger {_shown(challenger.version)}: expected ranges beside mode split, got them beside shadow"
+        for start, end in challenger.ranges or ():
+            if 0.0 <= start < end <= 1.0:
+                taken.append((start, end, challenger.version))
+            else:
+                yield (
+                    f"challenger {_shown(challenger.version)}: expected ranges [from, to] with 0 <= from < to <= 1, "
+                    f"got [{start}, {end}]"
+                )
+    taken.sort()
+    for (_, end, one), (start, _, other) in pairwise(taken):
+        if start < end:
+            yield (
+                f"expected ranges that do not overlap, got one of {_shown(one)} up to {end} and one of "
+                f"{_shown(other)} from {start}"
+            )
+
+
+def _override_faults(route: Route) -> Iterator[str]:
+    seen: set[tuple[str, str]] = set()
+    for override in route.overrides:
+        key = override.header.lower(), override.value
+        if not _NAME.fullmatch(override.header):
+            yield f"overrides: expected a header's name, got {_shown(override.header)}"
+        # As headers arrive: without spaces around, in Latin-1.
+        if not override.value or override.value != override.value.strip() or not override.value.isprintable():
+            yield f"overrides: header {_shown(override.header)}: expected a value without spaces around, got another"
+        if key in seen:
+            yield f"overrides: expected every header and value once, got {_shown(override.header)} twice with one value"
+        seen.add(key)
+
+
+def _guard_faults(guard: Guard) -> Iterator[str]:
+    if guard.error_rate is None and guard.latency_ms is None:
+        yield "expected error_rate, latency_ms or both, got neither"
+    if guard.error_rate is not None and not 0.0 <= guard.error_rate < 1.0:
+        yield f"expected an error_rate in [0, 1), got {guard.error_rate}"
+    if guard.latency_ms is not None and not 0.0 < guard.latency_ms < float("inf"):
+        yield f"expected latency_ms above 0, got {guard.latency_ms}"
+    if not 0.0 <= guard.slow_rate < 1.0:
+        yield f"expected a slow_rate in [0, 1), got {guard.slow_rate}"
+    if not 1.0 <= guard.window_s <= 3600.0:
+        yield f"expected window_s from 1 to 3600, got {guard.window_s}"
+    if guard.min_requests < 1:
+        yield f"expected min_requests of 1 or more, got {guard.min_requests}"
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= _LONGEST else text[:_LONGEST] + "…")
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]

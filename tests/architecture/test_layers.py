@@ -10,13 +10,13 @@ ROOT = Path(__file__).parents[2]
 # Each name may import those to its left in the same package and itself; files of one group are peers.
 SERVER = (
     {"contract", "errors", "identifiers", "logs"},
-    {"settings", "protocol", "audit", "tracing", "acceptor"},
-    {"bundles", "routing", "protection", "http_protocol"},
-    {"execution", "eventlog", "admission", "http_server"},
+    {"settings", "protocol", "routing", "tracing", "acceptor"},
+    {"bundles", "protection", "http_protocol", "audit", "payload"},
+    {"execution", "eventlog", "admission", "http_server", "routes"},
     {"metrics"},
-    {"scoring"},
-    {"traffic"},
-    {"swap"},
+    {"model_route"},
+    {"scoring", "traffic"},
+    {"swap", "route_control"},
     {"service"},
     {"endpoints", "watching"},
     {"app"},
@@ -38,7 +38,7 @@ MONITOR = (
     {"app"},
     {"cli"},
 )
-PURE_SERVER = {"contract", "routing.document", "routing.assignment", "protocol"}
+PURE_SERVER = {"contract", "routing", "protocol"}
 PURE_MONITOR = {
     "pane",
     "label_join",

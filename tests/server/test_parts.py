@@ -67,7 +67,7 @@ def kinds(kind: type[TiltyardError]) -> list[type[TiltyardError]]:
 )
 def test_every_error_has_its_status(kind: type[TiltyardError]) -> None:
     """What a request can end in stands in the table; the rest ends a start and never meets a client."""
-    at_start_only = {errors.TiltyardError, errors.SettingsError, errors.RouteError}
+    at_start_only = {errors.TiltyardError, errors.SettingsError}
     error = errors.RateLimitedError("x", 1) if kind is errors.RateLimitedError else kind("x")
 
     assert (status_of(error) == 500) == (kind in at_start_only | {errors.RequestError, errors.ExecutionError})

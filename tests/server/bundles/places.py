@@ -13,12 +13,15 @@ from urllib.parse import unquote
 import fsspec
 
 from server.bundles.store import BundleStore, open_store
+from server.routes.store import RouteStore, open_routes
+from server.settings import Settings
 
 
 class Place(Protocol):
-    """A store, and the hand that copies into it."""
+    """A store with the routes beside its bundles, and the hand that copies into it."""
 
     store: BundleStore
+    routes: RouteStore
 
     def put(self, name: str, data: bytes) -> None:
         """Writes a file, whole."""
@@ -34,6 +37,11 @@ class Place(Protocol):
         ...
 
 
+def routes_beside(store: BundleStore) -> RouteStore:
+    """Returns the routes that stand beside a store's bundles."""
+    return open_routes(Settings(), store)
+
+
 class Folder:
     """A local folder."""
 
@@ -41,6 +49,7 @@ class Folder:
         self.folder = folder / "models"
         self.folder.mkdir(parents=True)
         self.store: BundleStore = open_store(str(self.folder), folder / "cache")
+        self.routes = routes_beside(self.store)
 
     def put(self, name: str, data: bytes) -> None:
         """Writes a file, whole."""
@@ -68,6 +77,7 @@ class Memory:
         self.root = f"/{folder.name}/models"
         self.files = fsspec.filesystem("memory")
         self.store: BundleStore = open_store(f"memory:/{self.root}", folder / "cache")
+        self.routes = routes_beside(self.store)
 
     def put(self, name: str, data: bytes) -> None:
         """Writes a file, whole."""
@@ -120,6 +130,7 @@ class Web(Folder):
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._server.server_port}/models"
         self.store = open_store(self.url, folder / "cache")
+        self.routes = routes_beside(self.store)
 
     @contextmanager
     def away(self) -> Iterator[None]:

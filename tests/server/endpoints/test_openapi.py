@@ -1,8 +1,11 @@
 """The OpenAPI document against the routes, the standard, and the server itself; and its page in a browser."""
 
 import re
+import shlex
 import shutil
 from collections.abc import Callable
+from html import unescape
+from itertools import pairwise
 from pathlib import Path
 
 import httpx
@@ -118,14 +121,14 @@ def test_the_pages_examples_work_as_they_stand(server: Running) -> None:
 
     assert len(lines) == len(CASES)
     for line in lines:
-        text = line.replace("&#x27;", "'").replace("&quot;", '"')
-        body = re.search(r"-d '(.*)'", text)
-        found = re.search(r"localhost:8080(\S+)", text)
-        assert found is not None
-        method = "GET" if body is None and "-X" not in text else "POST"
-        url = found[1].replace("flight-delay", "nobody")
-        answer = server.client.request(method, url, content=body[1] if body else None)
-        assert answer.status_code in (200, 202, 404), text
+        words = shlex.split(unescape(line))
+        after = dict(pairwise(words))
+        method = after.get("-X", "POST" if "-d" in words else "GET")
+        url = next(word.removeprefix("localhost:8080") for word in words if word.startswith("localhost"))
+        headers = dict([after["-H"].split(": ")]) if "-H" in words else {}
+        url = url.replace("flight-delay", "nobody")
+        answer = server.client.request(method, url, content=after.get("-d"), headers=headers)
+        assert answer.status_code in (200, 202, 404), line
 
 
 @pytest.mark.parametrize("width", [1280, 400])

@@ -123,6 +123,9 @@ def test_metrics_are_prometheus_text(server: Running) -> None:
         "feedback_refused",
         "events",
         "event_backlog",
+        "route_revision",
+        "fallbacks",
+        "audits",
     }
     assert all(family.documentation for family in families.values())
     labels = {tuple(sorted(sample.labels)) for sample in families["tiltyard_requests"].samples}

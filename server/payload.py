@@ -1,0 +1,83 @@
+"""A request on its way to a model: its body, which becomes rows, and who waits for the answer."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+import msgspec
+
+from server.contract.manifest import Signature
+from server.errors import ClientGoneError, DeadlineError, InvalidRequestError
+from server.protocol.datatypes import Arrays
+from server.protocol.messages import Parameters
+from server.protocol.tensors import SelectedOutput
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A request's rows as one version takes them, and as the event keeps them.
+
+    ``selected`` are the outputs the client wants, in its order.
+    """
+
+    arrays: Arrays
+    count: int
+    inputs: msgspec.Raw
+    selected: list[SelectedOutput]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who waits for an answer: until when, of time.perf_counter_ns, whether it is still there, and its headers.
+
+    ``header`` returns the first value of a header by its name in small letters, None without one.
+    """
+
+    arrived_ns: int
+    deadline_ns: int | None
+    gone: Callable[[], bool]
+    header: Callable[[bytes], bytes | None]
+
+    def check(self) -> None:
+        """Raises DeadlineError or ClientGoneError when nobody waits for the answer any more."""
+        if self.deadline_ns is not None and time.perf_counter_ns() > self.deadline_ns:
+            allowed_ms = (self.deadline_ns - self.arrived_ns) / 1e6
+            raise DeadlineError(f"expected to begin within {allowed_ms:g} ms of the request's arrival, got to it later")
+        if self.gone():
+            raise ClientGoneError("the client left before its request was worked on")
+
+
+class Payload(Protocol):
+    """A request's body, which becomes rows once the version that answers is known."""
+
+    request_id: str
+    event_time: datetime | None
+    caller: Caller
+    parameters: Parameters | None
+
+    def rows(self, signature: Signature) -> Rows:
+        """Returns the rows for a version of this signature, or raises InvalidRequestError."""
+        ...
+
+
+def event_time_of(parameters: Mapping[str, Any] | None) -> datetime | None:
+    """Returns the time that a request's parameters give its event, None without one.
+
+    Raises:
+        InvalidRequestError: ``time`` is not RFC 3339 with an offset.
+    """
+    value = (parameters or {}).get("time")
+    return None if value is None else parse_time(value, "parameters.time")
+
+
+def parse_time(value: Any, where: str) -> datetime:
+    """Returns an RFC 3339 time, or raises InvalidRequestError that names where it stood."""
+    try:
+        moment: datetime = msgspec.convert(value, datetime)
+    except msgspec.ValidationError as error:
+        raise InvalidRequestError(f"{where}: expected a time as RFC 3339, got another value") from error
+    if moment.tzinfo is None:
+        raise InvalidRequestError(f"{where}: expected a time with an offset such as Z, got one without")
+    return moment

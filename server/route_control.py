@@ -1,0 +1,243 @@
+"""Changes of routes: one at a time, each kept, obeyed, and told to the log as an audit event."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from server.audit import route_line
+from server.bundles.repository import Repository
+from server.errors import OutboxError, RouteError, RouteStoreError, StaleRouteError, TiltyardError
+from server.eventlog.event_log import EventLog
+from server.execution.session import Version
+from server.identifiers import uuid7
+from server.metrics import Metrics
+from server.routes.store import RouteStore
+from server.routing.changes import same, with_shares
+from server.routing.document import Route
+from server.routing.revision import Action, Revision
+from server.routing.wanted import Document, Wanted, wanted_of
+from server.traffic import Traffic
+
+logger = logging.getLogger(__name__)
+
+# A store behind a URL is asked less often than a folder.
+REMOTE_S = 10.0
+# An audit event that its writer has not marked by then is written again, with the same id: the writer may have died.
+AUDIT_S = 5.0
+_TRIES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A route before and after a change; equal but for nothing where there was nothing to change."""
+
+    before: Route
+    after: Route
+
+
+class RouteControl:
+    """The routes of one process's models: what is wanted of them, and changes that hold for the whole server."""
+
+    def __init__(
+        self, store: RouteStore, repository: Repository[Version], traffic: Traffic, log: EventLog, metrics: Metrics
+    ) -> None:
+        self._store = store
+        self._metrics = metrics
+        self._repository = repository
+        self._traffic = traffic
+        self._log = log
+        self._one_at_a_time = asyncio.Lock()
+        self._read: dict[str, tuple[object, Wanted]] = {}
+        self._told: dict[str, str] = {}
+        self._trips: set[asyncio.Task[None]] = set()
+
+    def interval_s(self, watch_s: float) -> float:
+        """Returns how long to wait between two looks at the store."""
+        return max(watch_s, REMOTE_S) if self._store.remote else watch_s
+
+    def wanted(self, model: str) -> Wanted:
+        """Returns what is wanted of a model as the store has it now; may block."""
+        return wanted_of(*self._store.read(model))
+
+    async def history(self, model: str) -> list[Revision]:
+        """Returns a model's revisions, newest first.
+
+        Raises:
+            UnknownModelError: no such model.
+            RouteStoreError: they cannot be read.
+        """
+        self._traffic.document(model)
+        return (await asyncio.to_thread(self._store.history, model)).revisions[::-1]
+
+    async def change(
+        self,
+        model: str,
+        base: int | None,
+        make: Callable[[Route], Route],
+        *,
+        action: Action,
+        by: str,
+        reason: str | None = None,
+        dry_run: bool = False,
+    ) -> Changed:
+        """Returns what a change has changed, or with dry_run would change, once it holds.
+
+        Args:
+            model: whose route.
+            base: the revision that the change is of, None for whichever holds.
+            make: returns the new route from the one that holds, or raises RouteError.
+            action, by, reason: kept in history and audit event.
+
+        Raises:
+            UnknownModelError: no such model.
+            StaleRouteError: another revision holds.
+            RouteError: the new route cannot be obeyed; every reason is named.
+            RouteStoreError, ConflictError: it cannot be kept; nothing has changed.
+        """
+        async with self._one_at_a_time:
+            before, seen = await self._present(model, adopt=not dry_run)
+            if base is not None and base != before.revision:
+                raise StaleRouteError(
+                    f"model {model!r}: expected a change of revision {before.revision}, which holds, got one of {base}",
+                    before.revision,
+                )
+            after = make(before)
+            if same(before, after):
+                return Changed(before, before)
+            faults = self._traffic.faults_of(model, after)
+            if faults:
+                raise RouteError.of(faults)
+            if not dry_run:
+                await self._commit(model, before, after, action, by, reason, seen)
+            return Changed(before, after)
+
+    async def follow(self, *, leading: bool) -> None:
+        """Obeys what others have changed; the process that leads also keeps what people have edited.
+
+        One look; what cannot be done is logged once and tried again at the next.
+        """
+        models = self._repository.models()
+        found = await asyncio.to_thread(self._look, models)
+        for model, (stamp, wanted) in found.items():
+            fresh = self._read.get(model) != (stamp, wanted)
+            self._read[model] = stamp, wanted
+            self._traffic.follow(model, wanted)
+            if leading and (fresh or wanted.edited or model in self._told):
+                await self._keep(model, wanted)
+
+    def tripped(self, model: str, version: str, reason: str) -> None:
+        """Takes a challenger out of the traffic whose guard has opened in this process; returns at once."""
+        task = asyncio.get_running_loop().create_task(self._take_out(model, version, reason))
+        self._trips.add(task)
+        task.add_done_callback(self._trips.discard)
+
+    def _look(self, models: list[str]) -> dict[str, tuple[object, Wanted]]:
+        """Returns each model's stamp and what is wanted of it; what has not changed is not read again."""
+        found = {}
+        for model in models:
+            stamp = self._store.stamp(model)
+            known = self._read.get(model)
+            if known is not None and stamp is not None and known[0] == stamp:
+                found[model] = known
+            else:
+                found[model] = stamp, self.wanted(model)
+        return found
+
+    async def _present(self, model: str, *, adopt: bool) -> tuple[Route, Document]:
+        """Returns the route that holds, and the document; one that somebody has edited becomes a revision first."""
+        obeyed = self._traffic.document(model)
+        document, newest = await asyncio.to_thread(self._store.read, model)
+        wanted = wanted_of(document, newest)
+        route = wanted.route
+        if route is None:
+            return obeyed, document
+        if wanted.edited:
+            if self._traffic.faults_of(model, route):
+                return wanted.last or obeyed, document
+            if adopt:
+                await self._commit(model, wanted.last, route, "file", "file", None, document)
+        return route, document
+
+    async def _commit(
+        self,
+        model: str,
+        before: Route | None,
+        after: Route,
+        action: Action,
+        by: str,
+        reason: str | None,
+        seen: Document,
+    ) -> None:
+        revision = Revision(
+            id=uuid7(),
+            model=model,
+            base=0 if before is None else before.revision,
+            time=datetime.now(UTC),
+            by=by,
+            action=action,
+            reason=reason,
+            route=after,
+        )
+        await asyncio.to_thread(self._store.append, revision, seen)
+        logger.info("model %s: route is revision %d by %s", model, revision.number, by or "anyone")
+        self._traffic.follow(model, await asyncio.to_thread(self.wanted, model))
+        await self._tell(revision, before)
+
+    async def _tell(self, revision: Revision, before: Route | None) -> None:
+        """Writes a revision's audit event; where that fails the process that leads tries again."""
+        try:
+            await self._log.append_durably([route_line(revision, before)])
+            self._metrics.audits.inc()
+            await asyncio.to_thread(self._store.mark_audited, revision)
+        except (OutboxError, RouteStoreError) as error:
+            logger.error("model %s: the audit event of revision %d waits: %s", revision.model, revision.number, error)
+
+    async def _keep(self, model: str, wanted: Wanted) -> None:
+        """Makes an edited document a revision, and sees to audit events that are owed."""
+        try:
+            if wanted.edited:
+                async with self._one_at_a_time:
+                    await self._present(model, adopt=True)
+            owed = await self._tell_what_is_owed(model)
+        except TiltyardError as error:
+            if self._told.get(model) != str(error):
+                logger.error("model %s: an edited route document could not be kept: %s", model, error)
+            self._told[model] = str(error)
+        else:
+            if owed:
+                self._told[model] = "audit events are owed"
+            else:
+                self._told.pop(model, None)
+
+    async def _tell_what_is_owed(self, model: str) -> bool:
+        """Writes the audit events that nobody has marked in time; returns whether some are to be looked at again."""
+        history = await asyncio.to_thread(self._store.history, model)
+        before: Route | None = None
+        waiting = False
+        for revision in history.revisions:
+            if revision.id not in history.audited:
+                if (datetime.now(UTC) - revision.time).total_seconds() < AUDIT_S:
+                    waiting = True
+                else:
+                    await self._tell(revision, before)
+            before = revision.route
+        return waiting
+
+    async def _take_out(self, model: str, version: str, reason: str) -> None:
+        def without_share(route: Route) -> Route:
+            has = {each.version for each in route.challengers if each.share > 0}
+            return with_shares(route, {version: 0.0}) if version in has else route
+
+        logger.error("model %s: guard takes version %s out of the traffic: %s", model, version, reason)
+        for _ in range(_TRIES):
+            try:
+                await self.change(model, None, without_share, action="guard", by="guard", reason=reason)
+                return
+            except StaleRouteError:  # another worker was first, perhaps with the same
+                continue
+            except TiltyardError as error:
+                # The breaker stays open: this process sends it nothing all the same.
+                logger.error("model %s: the route could not be changed: %s", model, error)
+                return
