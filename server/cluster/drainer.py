@@ -50,6 +50,7 @@ class Drainer:
         Raises:
             OutboxError: the disk refuses, or has refused so much that the ring cannot be drained so far.
         """
+        self.wake()  # else nobody would show on the board what becomes of these lines
         while self._rings[slot].tail < position:
             self._drain()
             if self._rings[slot].tail >= position:
@@ -58,6 +59,7 @@ class Drainer:
                 raise OutboxError("the event log has no room until it can be written again: try again later")
             await asyncio.sleep(self._interval_s)
         await self._outbox.committed()
+        self._show()
 
     def orphaned(self, slot: int) -> None:
         """Takes what a worker that has ended left in its ring, as far as the outbox has room now."""

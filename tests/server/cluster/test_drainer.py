@@ -1,5 +1,6 @@
 """What workers that have ended leave in their rings."""
 
+import asyncio
 import contextlib
 import os
 import sqlite3
@@ -11,9 +12,11 @@ import pytest
 from server.cluster.drainer import Drainer
 from server.cluster.memory import Memory, create_memory
 from server.cluster.remote_outbox import RemoteOutbox
+from server.errors import OutboxError
 from server.eventlog.outbox import Outbox
 from server.settings import EventSettings
 from tests.server.live_server import wait_for
+from tests.server.turns import until
 
 QUEUE_BYTES = 1024 * 1024
 
@@ -97,3 +100,35 @@ def test_what_the_disk_refuses_to_the_end_is_said(left: Left, caplog: pytest.Log
     assert f"lost {in_rings} events: the disk refused them at shutdown" in caplog.text
     assert in_rings + left.outbox.dropped_events == offered
     assert left.lines() == []
+
+
+def test_what_was_written_out_on_request_is_shown(left: Left) -> None:
+    """Lines that only their commit was asked for, such as labels, are not counted as waiting for ever after."""
+    assert left.dead.append_all([b"one", b"two"])
+    assert left.sibling.backlog == 2
+
+    asyncio.run(left.drainer.write_out(0, left.dead.head))
+
+    assert (left.sibling.backlog, left.sibling.committed_events) == (0, 2)
+
+
+def test_a_disk_that_recovers_is_shown_though_nobody_appends_any_more(left: Left) -> None:
+    """The failure that a request met does not keep the server unready once the lines are on disk."""
+
+    async def refuse_and_recover() -> tuple[str | None, str | None]:
+        draining = asyncio.create_task(left.drainer.run_forever())
+        with contextlib.closing(sqlite3.connect(left.path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            assert left.dead.append_all([b"one"])
+            with pytest.raises(OutboxError):
+                await left.drainer.write_out(0, left.dead.head)
+            await until(lambda: left.sibling.failure)
+            while_locked = left.sibling.failure
+            other.execute("ROLLBACK")
+        await until(lambda: left.sibling.failure is None)
+        draining.cancel()
+        return while_locked, left.sibling.failure
+
+    while_locked, after = asyncio.run(refuse_and_recover())
+
+    assert ("locked" in str(while_locked), after) == (True, None)
