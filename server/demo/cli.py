@@ -29,7 +29,7 @@ def demo(
 
     console = Console()
     try:
-        # pandas, scikit-learn and httpx come with the optional extra `demo`.
+        # pandas and scikit-learn come with the optional extra `demo`.
         from server.demo.session import run_demo
     except ModuleNotFoundError as error:
         console.print(f"tiltyard demo: {error.name} is not installed; run: pip install 'tiltyard\\[demo]'", style="red")
