@@ -102,6 +102,15 @@ def rolling_back(revision: int, reason: str | None) -> Change:
     return _posting("rollback", {"revision": revision}, reason)
 
 
+class _Refusal(msgspec.Struct, frozen=True):
+    error: str
+    faults: list[str] = []
+
+
+class _Models(msgspec.Struct, frozen=True):
+    models: list[str]
+
+
 class RouteClient:
     """Asks one server, over connections that it keeps. Every method may raise AdminError."""
 
@@ -187,6 +196,8 @@ class RouteClient:
             wait = response.headers.get("retry-after", "")
             again = f"; try again in {wait} s" if wait.isdigit() else ""
             return AwayError(f"{self._url} answered {status}{_after('' if said is None else said.error)}{again}")
+        if status == 404:
+            return self._not_found(model, said)
         if said is None:
             location = plain(response.headers.get("location", ""))
             return self._stranger(f"{status}" + (f", a redirection to {location}" if location else " without a reason"))
@@ -195,26 +206,23 @@ class RouteClient:
                 f"{self._url} answered {status}{_after(said.error)}; a token with the scope admin comes from "
                 "--token-file or TILTYARD_TOKEN"
             )
-        if status == 404:
-            return self._not_found(model, said.error)
         if status == 412:
             present = _revision(response)
-            now = "" if present is None else f" to revision {present}"
+            now = "" if present is None else f": revision {present} holds"
             return AdminError(
                 f"somebody changed the route of {model!r} meanwhile{now}; this change was not made "
                 f"(`tiltyard route show {model}` shows what holds)"
             )
         return AdminError(f"{self._url} answered {status}{_after(said.error)}", [plain(each) for each in said.faults])
 
-    def _not_found(self, model: str, said: str) -> AdminError:
+    def _not_found(self, model: str, said: _Refusal | None) -> AdminError:
         try:
-            response = self._http.get("/v2/models")
-            models = msgspec.json.decode(response.content, type=_Models).models
+            models = msgspec.json.decode(self._http.get("/v2/models").content, type=_Models).models
         except (httpx.HTTPError, msgspec.DecodeError):
-            return AdminError(plain(said))
-        if model in models:
-            return AdminError(plain(said))
-        return AdminError(f"expected a model of {self._url}, among {_listed(models)}, got {model!r}")
+            return self._stranger("404 without a reason") if said is None else AdminError(plain(said.error))
+        if model not in models:
+            return AdminError(f"expected a model of {self._url}, among {_listed(models)}, got {model!r}")
+        return AdminError(f"{self._url} has the model {model!r}, and answered 404{_after(said.error if said else '')}")
 
     def _stranger(self, what: str) -> AdminError:
         return AdminError(f"expected a Tiltyard server at {self._url}, got an answer {what}")
@@ -239,15 +247,6 @@ class RouteClient:
             raise AwayError(f"{self._url} ended the connection without an answer in HTTP{tls}{doubt}") from error
         except httpx.HTTPError as error:
             raise AwayError(f"the connection to {self._url} broke: {_last(error)}{doubt}") from error
-
-
-class _Refusal(msgspec.Struct, frozen=True):
-    error: str
-    faults: list[str] = []
-
-
-class _Models(msgspec.Struct, frozen=True):
-    models: list[str]
 
 
 def plain(text: str) -> str:

@@ -6,7 +6,6 @@ What came from a server is shown as it is: no markup in it, no control character
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -47,6 +46,7 @@ def print_route(console: Console, model: str, route: Route, revision: int) -> No
     for place, override in enumerate(route.overrides):
         rules.add_row("" if place else "overrides", _text(f"{override.header}: {override.value} → {override.version}"))
     console.print(rules)
+    console.print()
     table = _table("version", "role", "share", "parts of the units", "guard")
     table.columns[2].justify = "right"
     parts = _parts(route)
@@ -89,17 +89,16 @@ def print_difference(console: Console, difference: Difference, route: Route) -> 
 
 def print_history(console: Console, entries: Sequence[Entry]) -> None:
     """Prints revisions, the newest first."""
-    table = _table("revision", "time (UTC)", "by", "action", "route", "reason")
+    table = _table("revision", "time (UTC)", "change", "route", "reason")
     table.columns[0].justify = "right"
     for place, entry in enumerate(entries):
         if place and console.is_terminal:
             table.add_row()
         table.add_row(
             str(entry.revision),
-            _text(moment(entry.time)),
-            _text(entry.by or "-"),
-            _text(entry.action),
-            _lines(console, [*_roles(entry.route)], ", "),
+            _lines(console, moment(entry.time).split(), " "),
+            _lines(console, [entry.action, f"by {entry.by}"] if entry.by else [entry.action], " "),
+            _lines(console, _roles(entry.route), ", "),
             _text(entry.reason or ""),
         )
     console.print(table)
@@ -126,7 +125,7 @@ def _text(text: str) -> Text:
 
 
 def _table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for name in columns:
         table.add_column(name, overflow="fold")
     return table
