@@ -13,7 +13,7 @@ from rich.text import Text
 from server.routes.client import Entry, plain
 from server.routing.assignment import lanes_of
 from server.routing.changes import Arm, Difference
-from server.routing.document import Challenger, Guard, Range, Route
+from server.routing.document import Guard, Range, Route
 from server.routing.ranges import champion_share
 
 _WIDE = 1000  # in a pipe nothing is wrapped: a line of a table is a line
@@ -61,7 +61,7 @@ def print_route(console: Console, model: str, route: Route, revision: int) -> No
             _text(each.version),
             each.mode,
             _text(percent(each.share)),
-            _ranges(console, _own_parts(each, parts)),
+            _ranges(console, parts.get(each.version, ())),
             _guard(console, each.guard),
         )
     console.print(table)
@@ -148,10 +148,6 @@ def _parts(route: Route) -> dict[str, list[Range]]:
         if start < end:
             found.setdefault(owner, []).append((start, end))
     return found
-
-
-def _own_parts(challenger: Challenger, parts: dict[str, list[Range]]) -> Sequence[Range]:
-    return parts.get(challenger.version, ()) if challenger.mode == "split" else ()
 
 
 def _guard(console: Console, guard: Guard | None) -> Text:

@@ -82,6 +82,7 @@ class Double:
             self._app, port=self.port, lifespan="off", ws="none", log_config=None, timeout_graceful_shutdown=1, **tls
         )
         listener = config.bind_socket()
+        listener.listen()  # whoever connects from now on waits until the thread serves
         self.port = listener.getsockname()[1]
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, args=([listener],))

@@ -20,7 +20,8 @@ from starlette.responses import Response
 from typer.testing import CliRunner
 
 from server.routes.cli import app
-from server.routes.client import AwayError, RouteClient, plain, promoting
+from server.routes.client import AwayError, Held, RouteClient, plain, promoting
+from server.routes.watch import Away, Back, Changed, follow
 from server.routing.changes import with_shares
 from server.routing.document import Route, decode_route
 from tests.server.certificates import Authority
@@ -308,6 +309,7 @@ def test_a_token_in_the_command_is_refused(run: Command, double: Double) -> None
     [
         (["show", "trains"], "among flight-delay, grid, got 'trains'"),
         (["show", "../x y"], "got '../x y'"),
+        (["show", f"{MODEL}/route?"], f"got '{MODEL}/route?'"),
         (["promote", "trains", "2"], "among flight-delay, grid, got 'trains'"),
         (["set", MODEL, "nowhere.json"], "nowhere.json: expected a readable file, got: No such file"),
         (["set", MODEL, "route.yaml"], "expected a .json or .toml file"),
@@ -474,6 +476,22 @@ def test_watch_tells_changes_and_survives_an_absence(admin_url: str, double: Dou
         request.headers.get("if-none-match") for request in double.asked if request.url.path.endswith("route")
     ]
     assert conditional[:3] == [None, '"7"', '"7"']
+
+
+def test_an_absence_is_told_once_however_long(double: Double) -> None:
+    """Three questions without an answer, one without news, and a change that no history explains."""
+    changed = with_shares(FIRST, {"3": 0.1})
+
+    def forget() -> None:
+        double.route = changed
+
+    turns = iter([double.stop, lambda: None, lambda: None, double.start, lambda: None, forget])
+    with closing(RouteClient(double.url)) as client:
+        followed = follow(client, MODEL, lambda seconds: next(turns)())
+        seen = [next(followed) for _ in range(4)]
+
+    assert [type(each) for each in seen] == [Held, Away, Back, Changed]
+    assert seen[3] == Changed(FIRST, changed, None)
 
 
 def test_watch_ends_where_there_is_nothing_to_watch(run: Command) -> None:
