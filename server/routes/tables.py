@@ -97,7 +97,7 @@ def print_history(console: Console, entries: Sequence[Entry]) -> None:
         table.add_row(
             str(entry.revision),
             _lines(console, moment(entry.time).split(), " "),
-            _lines(console, [entry.action, f"by {entry.by}"] if entry.by else [entry.action], " "),
+            _lines(console, _doer(entry), " "),
             _lines(console, _roles(entry.route), ", "),
             _text(entry.reason or ""),
         )
@@ -106,9 +106,8 @@ def print_history(console: Console, entries: Sequence[Entry]) -> None:
 
 def print_entry(console: Console, entry: Entry) -> None:
     """Prints how a revision came about, in one line."""
-    by = f" by {entry.by}" if entry.by else ""
     reason = f": {entry.reason}" if entry.reason else ""
-    _say(console, f"{moment(entry.time)} UTC  revision {entry.revision}, {entry.action}{by}{reason}")
+    _say(console, f"{moment(entry.time)} UTC  revision {entry.revision}, {' '.join(_doer(entry))}{reason}")
 
 
 def moment(time: datetime) -> str:
@@ -118,6 +117,11 @@ def moment(time: datetime) -> str:
 
 def _say(console: Console, sentence: str) -> None:
     console.print(_text(sentence))
+
+
+def _doer(entry: Entry) -> list[str]:
+    """Returns the action and who did it; ``guard`` and ``file`` are both."""
+    return [entry.action] if entry.by in ("", entry.action) else [entry.action, f"by {entry.by}"]
 
 
 def _text(text: str) -> Text:

@@ -468,7 +468,7 @@ def test_watch_tells_changes_and_survives_an_absence(admin_url: str, double: Dou
     assert "answers again" in back
     assert second[1] == "10 % of the units move from version 1 to version 3."
     assert third == (
-        "2026-03-01 12:03:00 UTC  revision 10, guard by guard: too many failed",
+        "2026-03-01 12:03:00 UTC  revision 10, guard: too many failed",
         "20 % of the units move from version 3 to version 1.",
     )
     assert (process.returncode, rest) == (0, "")
