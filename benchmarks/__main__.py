@@ -10,11 +10,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import machine, monitoring, operating, serving, starting
+from benchmarks import machine, monitoring, operating, routing, serving, starting
 from benchmarks.chart import requests_chart
 
 RESULTS = Path(__file__).parent / "results"
-PARTS = ("serving", "operating", "monitor", "start")
+PARTS = ("serving", "operating", "routing", "monitor", "start")
 START_ROUNDS = 7
 STEADY = 0.2  # the bare app's spread over its rounds, beyond which something else had the cores
 
@@ -42,6 +42,7 @@ def main() -> None:
     totals = {
         "serving": serving.steps(rounds),
         "operating": operating.steps(rounds),
+        "routing": routing.steps(rounds),
         "monitor": monitoring.steps(rounds),
         "start": starts,
     }
@@ -59,6 +60,8 @@ def main() -> None:
                     results[part] = serving.measure(folder, rounds, seconds, advance)
                 elif part == "operating":
                     results[part] = operating.measure(folder, rounds, seconds, swaps, advance)
+                elif part == "routing":
+                    results[part] = routing.measure(folder, rounds, seconds, advance)
                 elif part == "monitor":
                     results[part] = monitoring.measure(folder, rounds, flights, advance)
                 else:
@@ -122,6 +125,8 @@ def _markdown(results: dict[str, Any]) -> str:
         lines += ["", *_serving(results["serving"])]
     if "operating" in results:
         lines += ["", *_operating(results["operating"])]
+    if "routing" in results:
+        lines += ["", *_routing(results["routing"])]
     if "monitor" in results:
         found = results["monitor"]
         lines += [
@@ -188,6 +193,22 @@ def _operating(found: dict[str, Any]) -> list[str]:
         f"{tensors['requests_s']['json']:,.0f}, ratio **{tensors['ratio']:.1f}**.",
         "",
         f"{many['bundles']} bundles: ready after **{many['start_s']:.1f} s**, {many['rss_mb']:.0f} MB.",
+    ]
+
+
+def _routing(found: dict[str, Any]) -> list[str]:
+    choosing, serving_, obeying = (found[name] for name in ("choosing", "serving", "obeying"))
+    plain, split = (serving_["requests_s"][name] for name in routing.ROUTES)
+    return [
+        f"Choosing who answers takes {choosing['plain_us']:.2f} µs without and {choosing['split_us']:.2f} µs with a "
+        f"split of the traffic: it adds **{choosing['added_us']:.2f} µs** a request. Whole servers at "
+        f"{serving_['connections']} connections: {plain:,.0f} and {split:,.0f} requests/s, "
+        f"{serving_['added_us']:+.1f} µs a request, noise included. "
+        f"One core assigns **{choosing['assignments_s']:,.0f} units/s**.",
+        "",
+        f"A change of route was obeyed by all of {obeying['workers']} workers after {obeying['median_ms']:.0f} ms "
+        f"(median of {obeying['changes']}; 95 % within {obeying['p95_ms']:.0f} ms, the longest "
+        f"**{obeying['longest_ms']:.0f} ms**); its own answer came after {obeying['answered_ms']:.0f} ms.",
     ]
 
 

@@ -57,6 +57,7 @@ def build_service(
     control: Callable[[Swapper], RepositoryControl] = LocalControl,
     only: Iterable[tuple[str, str]] | None = None,
     shared_metrics: Path | None = None,
+    announce: Callable[[], None] = lambda: None,
 ) -> Service:
     """Returns the running parts: bundles loaded and warm, routes resolved.
 
@@ -66,6 +67,7 @@ def build_service(
         control: how changes of the repository reach every process of this server.
         only: model and version of the bundles to load, None for all of the store.
         shared_metrics: the folder where the processes of this server keep their metrics.
+        announce: tells the other processes of this server that a route has changed.
 
     Raises:
         TiltyardError: a part cannot start. A bundle that fails is no such part: it is refused, and
@@ -78,7 +80,7 @@ def build_service(
     repository: Repository[Version] = Repository()
     metrics = Metrics(log, shared_metrics)
     traffic = Traffic(repository, metrics)
-    routes = RouteControl(open_routes(settings, store), repository, traffic, log, metrics)
+    routes = RouteControl(open_routes(settings, store), repository, traffic, log, metrics, announce)
     swapper = Swapper(store, repository, traffic, load_version, routes.wanted, settings.drain_s)
     swapper.load_all(only)
     scorer = Scorer(log, settings.events, routes.tripped)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -41,10 +42,19 @@ class RouteControl:
     """The routes of one process's models: what is wanted of them, and changes that hold for the whole server."""
 
     def __init__(
-        self, store: RouteStore, repository: Repository[Version], traffic: Traffic, log: EventLog, metrics: Metrics
+        self,
+        store: RouteStore,
+        repository: Repository[Version],
+        traffic: Traffic,
+        log: EventLog,
+        metrics: Metrics,
+        announce: Callable[[], None] = lambda: None,
     ) -> None:
+        """announce: called when a change of this process holds, so that others need not find it by looking."""
         self._store = store
         self._metrics = metrics
+        self._announce = announce
+        self._called = asyncio.Event()
         self._repository = repository
         self._traffic = traffic
         self._log = log
@@ -53,9 +63,16 @@ class RouteControl:
         self._told: dict[str, str] = {}
         self._trips: set[asyncio.Task[None]] = set()
 
-    def interval_s(self, watch_s: float) -> float:
-        """Returns how long to wait between two looks at the store."""
-        return max(watch_s, REMOTE_S) if self._store.remote else watch_s
+    def look(self) -> None:
+        """Ends the wait between two looks: another process has changed a route."""
+        self._called.set()
+
+    async def wait(self, watch_s: float) -> None:
+        """Returns when it is time for the next look at the store."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(watch_s, REMOTE_S) if self._store.remote else watch_s):
+                await self._called.wait()
+        self._called.clear()
 
     def wanted(self, model: str) -> Wanted:
         """Returns what is wanted of a model as the store has it now; may block."""
@@ -183,6 +200,7 @@ class RouteControl:
         await asyncio.to_thread(self._store.append, revision, seen)
         logger.info("model %s: route is revision %d by %s", model, revision.number, by or "anyone")
         self._traffic.follow(model, await asyncio.to_thread(self.wanted, model))
+        self._announce()
         await self._tell(revision, before)
 
     async def _tell(self, revision: Revision, before: Route | None) -> None:

@@ -19,7 +19,7 @@ REMOTE_S = 10.0
 async def follow_routes(service: Service) -> None:
     """Obeys changed routes, for ever."""
     while True:
-        await asyncio.sleep(service.routes.interval_s(service.settings.watch_s))
+        await service.routes.wait(service.settings.watch_s)
         await service.routes.follow(leading=service.control.leading)
 
 

@@ -96,6 +96,10 @@ class Loaded(_Message, frozen=True, kw_only=True):
     known: list[tuple[str, str]]
 
 
+class Look(_Message, frozen=True, kw_only=True):
+    """From a worker: it has changed a route. To all others: look at the routes now."""
+
+
 class Ready(_Message, frozen=True, kw_only=True):
     """From a worker: it accepts connections."""
 
@@ -145,8 +149,8 @@ class Drained(_Message, frozen=True, kw_only=True):
     change: str
 
 
-ToWorker = Start | Plan | Commit | Abandon | Turn | Outcome | Written | Serve | Lead
-FromWorker = Loaded | Ready | Failed | Wake | WriteOut | Ask | Planned | Prepared | Drained
+ToWorker = Start | Plan | Commit | Abandon | Turn | Outcome | Written | Serve | Lead | Look
+FromWorker = Loaded | Ready | Failed | Wake | Look | WriteOut | Ask | Planned | Prepared | Drained
 
 to_worker: msgspec.json.Decoder[ToWorker] = msgspec.json.Decoder(ToWorker)
 from_worker: msgspec.json.Decoder[FromWorker] = msgspec.json.Decoder(FromWorker)

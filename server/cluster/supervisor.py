@@ -21,6 +21,7 @@ from server.cluster.messages import (
     Fault,
     FromWorker,
     Loaded,
+    Look,
     Planned,
     Prepared,
     Ready,
@@ -157,6 +158,10 @@ class _Supervisor:
                 self._drainer.wake()
             case WriteOut():
                 self._spawn(self._write_out(member, message))
+            case Look():
+                for other in self._members.values():
+                    if other is not member:
+                        other.send(message)
             case Loaded():
                 self._spawn(self._operations.join(member, message.known))
             case Ready():

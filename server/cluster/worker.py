@@ -10,7 +10,7 @@ import select
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from prometheus_client import values
@@ -31,6 +31,7 @@ from server.cluster.messages import (
     FromWorker,
     Lead,
     Loaded,
+    Look,
     Outcome,
     Plan,
     Ready,
@@ -66,7 +67,9 @@ def main(control: socket.socket, memory: int, listener: socket.socket) -> int:
             control=lambda swapper: link.controlled(ClusterControl(swapper, link.send)),
             only=start.serving,
             shared_metrics=Path(start.metrics_folder),
+            announce=lambda: link.send(Look()),
         )
+        link.looking(service.routes.look)
         service.metrics.registry.register(_WorkersCollector(shared.board))
         app = build_traced_app(service)
         link.known = service.swapper.loaded()
@@ -94,8 +97,13 @@ class _Link:
         self._end = control
         self._log = log
         self._control: ClusterControl | None = None
+        self._look: Callable[[], None] = lambda: None
         self._channel = Channel(to_worker, self._receive, log.lost)
         self._admitted = asyncio.Event()
+
+    def looking(self, look: Callable[[], None]) -> None:
+        """Calls `look` from now on when another worker has changed a route."""
+        self._look = look
 
     def send(self, message: FromWorker) -> None:
         """Sends a message to the supervisor."""
@@ -119,6 +127,8 @@ class _Link:
                 self._log.written(message)
             case Serve():
                 self._admitted.set()
+            case Look():
+                self._look()
             case Turn() | Outcome() | Plan() | Commit() | Abandon() | Lead():
                 assert self._control is not None  # the service is built before the channel is connected
                 self._control.receive(message)
