@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: install demo test check bench lock
+.PHONY: install demo test check bench kafka lock
 
 install: $(STAMP)
 
@@ -30,6 +30,10 @@ check: install
 
 bench: install
 	$(BIN)/python -m benchmarks $(ARGS)
+
+# A broker to try things with, on a free port or the one in ARGS, until Ctrl-C; needs Java and Maven.
+kafka: install
+	$(BIN)/python -m tests.kafka $(ARGS)
 
 # One lock for Linux and macOS alike; it names packages and hashes, never where they come from.
 lock:
