@@ -3,16 +3,20 @@
 Flags win over ``TILTYARD_*`` variables, those over ``tiltyard.toml``, that over the defaults.
 """
 
+import importlib.util
+import re
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 from pydantic_settings import SettingsError as UnreadableSourceError
 
 from server.errors import SettingsError
 
 MIB = 1024 * 1024
+
+_ADDRESS = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
 
 
 class EventSettings(BaseModel):
@@ -69,6 +73,36 @@ class TlsSettings(BaseModel):
     )
 
 
+class KafkaSettings(BaseModel):
+    """Kafka, which carries what several servers share; without its address each keeps to itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bootstrap_servers: str | None = Field(
+        None,
+        description="brokers to ask first, `host:port,host:port` (extra `kafka`); without it routes stay in their folder",
+    )
+    routes_topic: str = Field(
+        "tiltyard.routes",
+        min_length=1,
+        max_length=249,
+        pattern=r"^[A-Za-z0-9._-]+$",
+        description="topic of all changes of routes, which every server reads; created where there is none",
+    )
+    replication_factor: int | None = Field(
+        None, ge=1, le=32767, description="copies of a topic that is created; without it the brokers' default"
+    )
+
+    @field_validator("bootstrap_servers")
+    @classmethod
+    def _addresses(cls, value: str | None) -> str | None:
+        """Refuses what aiokafka would take for a host of some other port."""
+        for address in [] if value is None else value.split(","):
+            if not _ADDRESS.fullmatch(address) or int(address.rpartition(":")[2]) > 65535:
+                raise ValueError(f"expected host:port, several between commas, got {value!r}")
+        return value
+
+
 class Settings(BaseSettings):
     """Everything ``tiltyard serve`` can be told."""
 
@@ -111,6 +145,7 @@ class Settings(BaseSettings):
     events: EventSettings = Field(default_factory=EventSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
     tls: TlsSettings = Field(default_factory=TlsSettings)
+    kafka: KafkaSettings = Field(default_factory=KafkaSettings)
 
     @model_validator(mode="before")
     @classmethod
@@ -120,12 +155,14 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        """Refuses half of a pair of TLS files."""
+        """Refuses half of a pair of TLS files, and Kafka without its client."""
         tls = self.tls
         if (tls.certificate is None) != (tls.key is None):
             raise ValueError("tls: expected certificate and key together, got one of them")
         if tls.client_ca is not None and tls.certificate is None:
             raise ValueError("tls: expected a certificate and key beside client_ca, got none")
+        if self.kafka.bootstrap_servers is not None and importlib.util.find_spec("aiokafka") is None:
+            raise ValueError("kafka.bootstrap_servers: expected aiokafka, got none; run: pip install 'tiltyard[kafka]'")
         return self
 
     @classmethod

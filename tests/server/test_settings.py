@@ -55,6 +55,12 @@ def test_a_table_is_completed_and_not_replaced(tmp_path: Path, monkeypatch: pyte
         ("TILTYARD_EVENTS__COMMIT_INTERVAL_MS", "21", "events.commit_interval_ms: "),
         ("TILTYARD_EVENTS", "few", '"events"'),
         ("TILTYARD_LOG_LEVEL", "loud", "log_level: "),
+        ("TILTYARD_KAFKA__BOOTSTRAP_SERVERS", "here", "kafka.bootstrap_servers: "),
+        ("TILTYARD_KAFKA__BOOTSTRAP_SERVERS", "here:9092, there:9092", "kafka.bootstrap_servers: "),
+        ("TILTYARD_KAFKA__BOOTSTRAP_SERVERS", "here:99999", "kafka.bootstrap_servers: "),
+        ("TILTYARD_KAFKA__BOOTSTRAP_SERVERS", "", "kafka.bootstrap_servers: "),
+        ("TILTYARD_KAFKA__ROUTES_TOPIC", "a/b", "kafka.routes_topic: "),
+        ("TILTYARD_KAFKA__REPLICATION_FACTOR", "0", "kafka.replication_factor: "),
     ],
 )
 def test_a_variable_that_cannot_be_used_is_named(
@@ -83,3 +89,20 @@ def test_a_file_that_is_a_folder_or_none_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none.toml"):
         with pytest.raises(SettingsError, match="expected a TOML file, found none"):
             load_settings(path)
+
+
+@pytest.mark.parametrize("servers", ["here:9092", "10.0.0.1:9092,kafka-2.example.org:9093", "[::1]:9092"])
+def test_brokers_are_named_by_host_and_port(monkeypatch: pytest.MonkeyPatch, servers: str) -> None:
+    """Names, addresses of both families, one or several."""
+    monkeypatch.setenv("TILTYARD_KAFKA__BOOTSTRAP_SERVERS", servers)
+
+    assert load_settings().kafka.bootstrap_servers == servers
+
+
+def test_kafka_without_its_client_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever installed the server without the extra is told what to run, and not by a traceback later."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setenv("TILTYARD_KAFKA__BOOTSTRAP_SERVERS", "here:9092")
+
+    with pytest.raises(SettingsError, match=re.escape("run: pip install 'tiltyard[kafka]'")):
+        load_settings()
