@@ -13,6 +13,7 @@ current_request_id: ContextVar[str] = ContextVar("current_request_id", default="
 """The request that the running code works for; every record it logs says so."""
 
 _CHATTY = ("uvicorn.error", "httpx")
+_SILENCED = ("aiokafka",)  # says several times a second that a broker is away; who uses it says so once
 
 
 class _TextFormatter(logging.Formatter):
@@ -65,6 +66,8 @@ def configure_logging(level: str, format: Literal["text", "json"] = "text") -> N
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for chatty in _CHATTY:
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    for silenced in _SILENCED:
+        logging.getLogger(silenced).setLevel(logging.CRITICAL)
     if format == "json":
         logging.captureWarnings(True)
         sys.excepthook = _log_end

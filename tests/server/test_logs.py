@@ -38,6 +38,13 @@ def test_text_is_the_default_and_has_a_line_a_record() -> None:
     assert ["INFO    tests.logs: loaded 3"] == [line.split(" ", 1)[1] for line in lines]
 
 
+def test_the_errors_of_kafkas_client_are_left_to_its_user() -> None:
+    """It says several times a second that a broker is away; the server says so once."""
+    lines = said("'debug'", "logging.getLogger('aiokafka.consumer.fetcher').error('no'); logger.info('once')")
+
+    assert ["INFO    tests.logs: once"] == [line.split(" ", 1)[1] for line in lines]
+
+
 def test_text_names_the_request_where_there_is_one() -> None:
     """A client chose the id: it cannot make a line of its own."""
     lines = said("'info'", "current_request_id.set('r\\nERROR'); logger.info('scored')")
