@@ -80,7 +80,7 @@ class KafkaSettings(BaseModel):
 
     bootstrap_servers: str | None = Field(
         None,
-        description="brokers to ask first, `host:port,host:port` (extra `kafka`); without it routes stay in their folder",
+        description="brokers to ask first, `host:port,host:port` (extra `kafka`); without it routes are not shared",
     )
     routes_topic: str = Field(
         "tiltyard.routes",

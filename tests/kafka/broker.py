@@ -150,6 +150,16 @@ class Broker:
         """Ends the broker as a power cut does; one that does not run is left alone."""
         self._end(signal.SIGKILL)
 
+    def freeze(self) -> None:
+        """Lets the broker stand still: its connections stay, its answers do not come."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Lets a frozen broker go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
     def join(self) -> None:
         """Returns once the broker's process has ended, by itself or otherwise."""
         assert self._reader is not None

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,11 +25,10 @@ async def _brokers(servers: str) -> int:
 
 
 @pytest.mark.parametrize("end", [Broker.stop, Broker.kill], ids=["stopped", "killed"])
-def test_a_broker_that_was_away_comes_back_at_the_same_address(broker: Broker, end: object) -> None:
+def test_a_broker_that_was_away_comes_back_at_the_same_address(broker: Broker, end: Callable[[Broker], None]) -> None:
     """Clients that know it need not be told anything."""
     servers = broker.bootstrap_servers
 
-    assert callable(end)
     end(broker)
     broker.start()
 
