@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from server.protection.guard import Guard, exposed_host
 from server.protection.tokens import Scope, Tokens
 from server.protocol.messages import ErrorBody
 from server.protocol.tensors import TensorLimits
-from server.route_control import RouteControl
+from server.route_control import Accepted, RouteControl, Topic
 from server.routes.store import open_routes
 from server.scoring import Scorer
 from server.service import Service
@@ -80,7 +81,9 @@ def build_service(
     repository: Repository[Version] = Repository()
     metrics = Metrics(log, shared_metrics)
     traffic = Traffic(repository, metrics)
-    routes = RouteControl(open_routes(settings, store), repository, traffic, log, metrics, announce)
+    routes = RouteControl(
+        open_routes(settings, store), repository, traffic, log, metrics, announce=announce, topic=_topic(settings)
+    )
     swapper = Swapper(store, repository, traffic, load_version, routes.wanted, settings.drain_s)
     swapper.load_all(only)
     scorer = Scorer(log, settings.events, routes.tripped)
@@ -100,6 +103,16 @@ def build_service(
         admission=Admission(guard, limits.concurrent_requests),
         tensor_limits=TensorLimits(elements=limits.elements, rows=limits.rows, nesting=limits.nesting),
     )
+
+
+def _topic(settings: Settings) -> Callable[[Accepted], Topic] | None:
+    """Returns what makes the topic of routes that several servers share, None for a server that keeps its own."""
+    if settings.kafka.bootstrap_servers is None:
+        return None
+    # Optional extra `kafka`.
+    from server.routes.topic import RouteTopic
+
+    return partial(RouteTopic, settings.kafka)
 
 
 def build_traced_app(service: Service) -> ASGIApp:
@@ -122,6 +135,10 @@ def build_app(service: Service) -> Starlette:
             stack.callback(service.swapper.close)
             stack.callback(service.shadows.drain)
             await stack.enter_async_context(_background(service, "the shadow runner", service.shadows.run_forever()))
+            if service.routes.topic is not None:
+                reading = service.routes.topic.run_forever()
+                await stack.enter_async_context(_background(service, "the reader of the route topic", reading))
+                await service.routes.caught_up()
             await stack.enter_async_context(_background(service, "the route watcher", follow_routes(service)))
             if service.settings.repository == "watched":
                 await stack.enter_async_context(_background(service, "the bundle watcher", follow_bundles(service)))

@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Protocol
 
 from server.audit import route_line
 from server.bundles.repository import Repository
@@ -27,7 +28,32 @@ logger = logging.getLogger(__name__)
 REMOTE_S = 10.0
 # An audit event that its writer has not marked by then is written again, with the same id: the writer may have died.
 AUDIT_S = 5.0
+# How long a server that starts waits for brokers before it serves its last routes.
+CATCH_UP_S = 10.0
 _TRIES = 10
+
+
+class Accepted(Protocol):
+    """What is told of revisions that hold, in their order; ``history``: they held when the topic was first read."""
+
+    async def __call__(self, revisions: Sequence[Revision], *, history: bool) -> None:
+        """Takes them over; when it raises, they come again."""
+        ...
+
+
+class Topic(Protocol):
+    """Where all servers read which changes hold; ``fault`` says why that cannot be read at present."""
+
+    fault: str | None
+    caught_up: asyncio.Event
+
+    async def change(self, revision: Revision) -> Revision:
+        """Returns a change once it holds and has been accepted, or raises StaleRouteError or RouteStoreError."""
+        ...
+
+    async def run_forever(self) -> None:
+        """Reads until it is cancelled."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +74,12 @@ class RouteControl:
         traffic: Traffic,
         log: EventLog,
         metrics: Metrics,
+        *,
         announce: Callable[[], None] = lambda: None,
+        topic: Callable[[Accepted], Topic] | None = None,
     ) -> None:
-        """announce: called when a change of this process holds, so that others need not find it by looking."""
+        """announce: called when a change holds that others of this server need not find by looking; topic: makes,
+        out of what takes over revisions that hold, the topic that all servers share."""
         self._store = store
         self._metrics = metrics
         self._announce = announce
@@ -58,6 +87,7 @@ class RouteControl:
         self._repository = repository
         self._traffic = traffic
         self._log = log
+        self.topic = None if topic is None else topic(self._accept)
         self._one_at_a_time = asyncio.Lock()
         self._read: dict[str, tuple[object, Wanted]] = {}
         self._told: dict[str, str] = {}
@@ -73,6 +103,16 @@ class RouteControl:
             async with asyncio.timeout(max(watch_s, REMOTE_S) if self._store.remote else watch_s):
                 await self._called.wait()
         self._called.clear()
+
+    async def caught_up(self) -> None:
+        """Returns once the shared topic has been read as it stood, at once without one, or after CATCH_UP_S."""
+        if self.topic is None:
+            return
+        try:
+            async with asyncio.timeout(CATCH_UP_S):
+                await self.topic.caught_up.wait()
+        except TimeoutError:
+            logger.warning("%s; the last routes of this server hold", self.topic.fault)
 
     def wanted(self, model: str) -> Wanted:
         """Returns what is wanted of a model as the store has it now; may block."""
@@ -141,7 +181,8 @@ class RouteControl:
             fresh = self._read.get(model) != (stamp, wanted)
             self._read[model] = stamp, wanted
             self._traffic.follow(model, wanted)
-            if leading and (fresh or wanted.edited or model in self._told):
+            settled = self.topic is None or self.topic.caught_up.is_set()
+            if leading and settled and (fresh or wanted.edited or model in self._told):
                 await self._keep(model, wanted)
 
     def tripped(self, model: str, version: str, reason: str) -> None:
@@ -197,11 +238,26 @@ class RouteControl:
             reason=reason,
             route=after,
         )
+        if self.topic is not None:
+            await self.topic.change(revision)  # which has it accepted
+            return
         await asyncio.to_thread(self._store.append, revision, seen)
-        logger.info("model %s: route is revision %d by %s", model, revision.number, by or "anyone")
-        self._traffic.follow(model, await asyncio.to_thread(self.wanted, model))
-        self._announce()
+        await self._obey([revision])
         await self._tell(revision, before)
+
+    async def _accept(self, revisions: Sequence[Revision], *, history: bool) -> None:
+        """Takes over revisions of the shared topic; of several workers one finds each of them new."""
+        new = {revision.id for revision in await asyncio.to_thread(self._store.accept, revisions)}
+        await self._obey(revisions)
+        for model in {revision.model for revision in revisions if revision.id in new}:
+            await self._tell_what_is_owed(model, lambda revision: revision.id in new)
+
+    async def _obey(self, revisions: Sequence[Revision]) -> None:
+        """Lets requests meet what holds now, in this process and then in the others."""
+        for model, revision in {revision.model: revision for revision in revisions}.items():
+            logger.info("model %s: route is revision %d by %s", model, revision.number, revision.by or "anyone")
+            self._traffic.follow(model, await asyncio.to_thread(self.wanted, model))
+        self._announce()
 
     async def _tell(self, revision: Revision, before: Route | None) -> None:
         """Writes a revision's audit event; where that fails the process that leads tries again."""
@@ -218,7 +274,7 @@ class RouteControl:
             if wanted.edited:
                 async with self._one_at_a_time:
                     await self._present(model, adopt=True)
-            owed = await self._tell_what_is_owed(model)
+            owed = await self._tell_what_is_owed(model, _is_late)
         except TiltyardError as error:
             if self._told.get(model) != str(error):
                 logger.error("model %s: an edited route document could not be kept: %s", model, error)
@@ -229,17 +285,17 @@ class RouteControl:
             else:
                 self._told.pop(model, None)
 
-    async def _tell_what_is_owed(self, model: str) -> bool:
-        """Writes the audit events that nobody has marked in time; returns whether some are to be looked at again."""
+    async def _tell_what_is_owed(self, model: str, due: Callable[[Revision], bool]) -> bool:
+        """Writes the audit events that are due and not marked; returns whether there are others."""
         history = await asyncio.to_thread(self._store.history, model)
         before: Route | None = None
         waiting = False
         for revision in history.revisions:
             if revision.id not in history.audited:
-                if (datetime.now(UTC) - revision.time).total_seconds() < AUDIT_S:
-                    waiting = True
-                else:
+                if due(revision):
                     await self._tell(revision, before)
+                else:
+                    waiting = True
             before = revision.route
         return waiting
 
@@ -259,3 +315,7 @@ class RouteControl:
                 # The breaker stays open: this process sends it nothing all the same.
                 logger.error("model %s: the route could not be changed: %s", model, error)
                 return
+
+
+def _is_late(revision: Revision) -> bool:
+    return (datetime.now(UTC) - revision.time).total_seconds() >= AUDIT_S

@@ -161,6 +161,8 @@ class Settings(BaseSettings):
             raise ValueError("tls: expected certificate and key together, got one of them")
         if tls.client_ca is not None and tls.certificate is None:
             raise ValueError("tls: expected a certificate and key beside client_ca, got none")
+        if self.kafka.bootstrap_servers is not None and "://" in self.models and self.routes is None:
+            raise ValueError("routes: expected a folder for the routes beside models of a URL with kafka, got none")
         if self.kafka.bootstrap_servers is not None and importlib.util.find_spec("aiokafka") is None:
             raise ValueError("kafka.bootstrap_servers: expected aiokafka, got none; run: pip install 'tiltyard[kafka]'")
         return self

@@ -37,13 +37,14 @@ class Health:
         service = self._service
         faults = service.faults()
         routes = service.traffic.routes
+        warnings = [f"model {model}: route document: {fault}" for model, fault in service.traffic.faults.items()]
+        if service.routes.topic is not None and service.routes.topic.fault is not None:
+            warnings.append(service.routes.topic.fault)
         return json_response(
             {
                 "status": "failing" if faults else "ok",
                 "faults": faults,
-                "warnings": [
-                    f"model {model}: route document: {fault}" for model, fault in service.traffic.faults.items()
-                ],
+                "warnings": warnings,
                 "models": {
                     model: {
                         "versions": service.repository.versions(model),

@@ -60,9 +60,11 @@ class RouteFolder:
 
     remote = False
 
-    def __init__(self, folder: Path) -> None:
-        """folder: has a folder for each model; one that is not there is made when its route is changed."""
+    def __init__(self, folder: Path, *, of_bundles: bool = False) -> None:
+        """folder: has a folder for each model; one that is not there is made when its route is changed.
+        of_bundles: the bundles are here too, so one without any entry is a volume that is not mounted."""
         self._folder = folder
+        self._of_bundles = of_bundles
         self.where = str(folder)
 
     def read(self, model: str) -> tuple[Document, Revision | None]:
@@ -127,8 +129,14 @@ class RouteFolder:
                     continue
                 self._finish(folder, history.newest)
                 wanted = wanted_of(self._document(folder), history.newest)
-                # A document that somebody has edited meanwhile is the next change, not to be lost.
-                edited = wanted.edited and wanted.route is not None and not same(wanted.route, revision.route)
+                # A document that somebody has edited meanwhile is the next change, not to be lost. One that was
+                # there before the first revision may be as old as the machine's image, and is replaced.
+                edited = (
+                    history.newest is not None
+                    and wanted.edited
+                    and wanted.route is not None
+                    and not same(wanted.route, revision.route)
+                )
                 self._write(folder, revision, keep_document=edited)
                 new.append(revision)
         return new
@@ -187,6 +195,8 @@ class RouteFolder:
             with path.open("rb") as file:
                 document = file.read(_LARGEST_BYTES + 1)
         except (FileNotFoundError, NotADirectoryError):
+            if self._of_bundles and _is_empty(self._folder):
+                return RouteError(f"{path}: expected bundles in {self.where}, found nothing there")
             return None
         except (OSError, RuntimeError) as error:  # the latter: links in a circle, before Python 3.13
             return RouteError(f"{path}: expected a readable file, got: {getattr(error, 'strerror', error)}")
@@ -232,6 +242,14 @@ class RouteFolder:
             yield
         finally:
             os.close(descriptor)
+
+
+def _is_empty(folder: Path) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is None
+    except OSError:
+        return True
 
 
 @contextmanager

@@ -89,6 +89,6 @@ def open_routes(settings: Settings, store: BundleStore) -> RouteStore:
     if settings.routes is not None:
         return RouteFolder(settings.routes)
     if isinstance(store, FolderStore):
-        return RouteFolder(store.folder)
+        return RouteFolder(store.folder, of_bundles=True)
     assert isinstance(store, RemoteStore)  # the two that open_store makes
     return RemoteRoutes(store)
