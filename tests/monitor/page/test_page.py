@@ -1,7 +1,6 @@
 """The status page in a real browser, over a server that answers as the monitor's API does."""
 
 import re
-import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, Error, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
@@ -25,7 +24,7 @@ from monitor.performance.cells import ClassificationCells
 from monitor.performance.metrics import classification_metrics
 from monitor.quality.rates import feature_quality
 from server.contract.histogram import CategoricalBins, quantile_bins
-from tests.required import missing
+from tests.browser import open_browser
 
 PAGE = Path(__file__).parents[3] / "monitor" / "page"
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -172,14 +171,8 @@ class Monitor:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    with sync_playwright() as playwright:
-        try:
-            launched = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        except Error as error:
-            missing(f"no Chromium to look at the page with: {error.message.splitlines()[0]}")
-        yield launched
-        launched.close()
+    with open_browser() as opened:
+        yield opened
 
 
 @pytest.fixture

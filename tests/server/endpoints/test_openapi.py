@@ -14,7 +14,6 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from openapi_spec_validator import validate
-from playwright.sync_api import sync_playwright
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
@@ -30,6 +29,7 @@ from server.endpoints.openapi import openapi_document
 from server.endpoints.reference_page import render
 from server.eventlog.outbox import Outbox
 from server.settings import Settings
+from tests.browser import open_browser
 from tests.server.live_server import Running
 
 DOCUMENT = openapi_document("0")
@@ -135,14 +135,12 @@ def test_the_pages_examples_work_as_they_stand(server: Running) -> None:
 def test_the_page_reads_well_in_a_browser(server: Running, width: int) -> None:
     """It needs nothing from elsewhere, nothing runs over its edge, and an endpoint opens."""
     asked: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+    with open_browser() as browser:
         page = browser.new_page(viewport={"width": width, "height": 900})
         page.on("request", lambda request: asked.append(request.url))
         page.goto(f"{server.client.base_url}/docs")
         page.click("#post_v2_models_model_infer summary")
         assert page.locator("#post_v2_models_model_infer pre").first.is_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        browser.close()
 
     assert {httpx.URL(url).port for url in asked} == {httpx.URL(str(server.client.base_url)).port}
