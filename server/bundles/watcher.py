@@ -38,14 +38,12 @@ class Watcher:
         self._tried = dict(loaded)
         self._seen: dict[Key, Fingerprint] = {}
         self._announced: dict[Key, Change] = {}
-        self.waiting: dict[Key, str] = {}
         self.fault: str | None = None
 
     def scan(self) -> list[Change]:
         """Returns what should change now, models and versions in order.
 
-        ``waiting`` then has the versions that are not complete, with the reason. When the store or a part
-        of it cannot be read, ``fault`` says why and nothing changes there.
+        When the store or a part of it cannot be read, ``fault`` then says why and nothing changes there.
         """
         self.fault = None
         try:
@@ -53,7 +51,6 @@ class Watcher:
         except BundleError as error:
             self.fault = str(error)
             return []
-        self.waiting = {}
         changes = []
         for key in sorted(found | self._known | set(self._seen)):
             try:
@@ -91,11 +88,7 @@ class Watcher:
             return Change("unload", *key) if settled else None
         if fingerprint == self._tried.get(key):
             return None
-        reason = self._store.missing(*key)
-        if reason is not None:
-            self.waiting[key] = reason
-            return None
-        if not settled:
+        if self._store.missing(*key) is not None or not settled:
             return None
         self._tried[key] = fingerprint
         return Change("load", *key)

@@ -518,6 +518,7 @@ _OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
     "/v2/repository/index": {
         "post": Operation(
             summary="List every version with its state",
+            detail="And why one does not serve: in a watched repository, what its copy still lacks.",
             tag="Repository",
             scope="admin",
             takes=_ref("IndexRequest"),

@@ -1,5 +1,6 @@
 """``/v2/repository``: what is there, and loading and unloading it."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from starlette.concurrency import run_in_threadpool
@@ -8,9 +9,10 @@ from starlette.responses import Response
 
 from server.audit import audit_line
 from server.bundles.repository import Status, version_key
+from server.bundles.store import BundleStore
 from server.endpoints.replies import json_response
 from server.endpoints.wire import read_body, read_head
-from server.errors import ConflictError, InvalidRequestError
+from server.errors import BundleError, ConflictError, InvalidRequestError
 from server.protocol.messages import IndexEntry, Parameters, decode_index_request, decode_repository_request
 from server.service import Service
 
@@ -33,11 +35,18 @@ class RepositoryEndpoints:
             for version in versions
         }
         found.update(service.swapper.loaded())
+        lacking = {}
+        if service.settings.repository == "watched" and not only_ready:
+            # The store is asked, not the watcher, which only one of several workers has.
+            idle = [key for key in found if self._status(key).state == "UNAVAILABLE"]
+            lacking = await run_in_threadpool(_lacking, service.store, idle)
         entries = []
-        for model, version in sorted(found, key=lambda each: (each[0], version_key(each[1]))):
-            status = service.repository.status(model, version) or _NOT_LOADED
+        for key in sorted(found, key=lambda each: (each[0], version_key(each[1]))):
+            status = self._status(key)
+            if status.state == "UNAVAILABLE":
+                status = Status("UNAVAILABLE", lacking.get(key, status.reason))
             if status.state == "READY" or not only_ready:
-                entries.append(IndexEntry(name=model, version=version, state=status.state, reason=status.reason))
+                entries.append(IndexEntry(name=key[0], version=key[1], state=status.state, reason=status.reason))
         return json_response(entries)
 
     async def load(self, request: Request) -> Response:
@@ -47,6 +56,9 @@ class RepositoryEndpoints:
     async def unload(self, request: Request) -> Response:
         """``POST /v2/repository/models/{model}/unload``: 200 once it is gone from every process."""
         return await self._change("unload", request)
+
+    def _status(self, key: tuple[str, str]) -> Status:
+        return self._service.repository.status(*key) or _NOT_LOADED
 
     async def _change(self, action: str, request: Request) -> Response:
         service = self._service
@@ -68,6 +80,19 @@ class RepositoryEndpoints:
 
     async def _body(self, request: Request) -> bytes:
         return await read_body(read_head(request.scope), request.receive, self._service.settings.limits)
+
+
+def _lacking(store: BundleStore, versions: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """Returns why versions are not complete yet, without those that are."""
+    reasons = {}
+    for model, version in versions:
+        try:
+            reason = store.missing(model, version)
+        except BundleError as error:  # one that cannot be looked at must not hide the others
+            reason = str(error)
+        if reason is not None:
+            reasons[model, version] = reason
+    return reasons
 
 
 def _version(parameters: Parameters | None) -> str | None:

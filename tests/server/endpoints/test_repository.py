@@ -1,5 +1,6 @@
 """Loading and unloading over HTTP, and in a watched repository by folders, under load."""
 
+import asyncio
 import json
 import shutil
 import threading
@@ -9,7 +10,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from server.app import build_app, build_service
+from server.bundles.remote_store import DOCUMENT_BYTES
 from server.contract.events import Audited, Prediction
+from server.eventlog.outbox import Outbox
+from server.settings import Settings
+from tests.server.bundles.places import Memory, put_bundle
 from tests.server.live_server import Running, tensors, wait_for
 
 INFER = "/v2/models/flight/infer"
@@ -188,3 +194,54 @@ def test_a_watched_repository_follows_its_folders(serve: Callable[..., Running],
 
     audits = [event.data for event in running.events() if isinstance(event, Audited)]
     assert [(audit.action, audit.by) for audit in audits] == [("load", "watcher"), ("unload", "watcher")]
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_the_index_of_a_watched_repository_tells_what_a_version_lacks(
+    serve: Callable[..., Running], models: Path, packed: Path, workers: str
+) -> None:
+    """Every worker does, and as it is now: an earlier refusal is past, and what is being replaced still serves."""
+    running = serve(models, TILTYARD_REPOSITORY="watched", TILTYARD_WATCH_S="0.05", TILTYARD_WORKERS=workers)
+    shutil.copytree(packed / "flight" / "2", models / "flight" / "2")
+    wait_for(lambda: states(running.client).get("2") == ("READY", ""), "version 2")
+    shutil.copytree(packed / "flight" / "2", models / "flight" / "3")
+    wait_for(lambda: states(running.client)["3"][1].endswith("got '2'"), "the refusal of version 3")
+
+    for version in ("2", "3"):
+        graph = models / "flight" / version / "model.onnx"
+        size_bytes = len(graph.read_bytes())
+        graph.write_bytes(b"half of it")
+    found = []
+    for _ in range(12):  # a new connection each time, so that every worker takes some
+        with httpx.Client(base_url=running.client.base_url, timeout=30) as client:
+            found.append(states(client))
+
+    lacking = f"{graph}: expected {size_bytes} bytes, got 10 so far"
+    assert found == [{"1": ("READY", ""), "2": ("READY", ""), "3": ("UNAVAILABLE", lacking)}] * 12
+    assert states(running.client, b'{"ready": true}') == {"1": ("READY", ""), "2": ("READY", "")}
+
+
+def test_a_version_that_cannot_be_looked_at_hides_no_other(packed: Path, tmp_path: Path) -> None:
+    """What the store says of it is its reason in the index of a watched repository."""
+    place = Memory(tmp_path)
+    put_bundle(place, packed / "grid" / "1")
+    settings = Settings(
+        models=f"memory:/{place.root}",
+        repository="watched",
+        cache=tmp_path / "cache",
+        outbox=tmp_path / "outbox.db",
+    )
+    service = build_service(settings, Outbox(settings.outbox, settings.events))
+    place.put("grid/2/bundle.json", b" " * (DOCUMENT_BYTES + 1))
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(app=build_app(service))
+        async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+            return await client.post(INDEX)
+
+    answer = asyncio.run(ask())
+    service.log.close()
+
+    first, second = answer.json()
+    assert (first["state"], second["state"]) == ("READY", "UNAVAILABLE")
+    assert second["reason"].endswith("grid/2/bundle.json: expected at most 16777216 bytes, got more")
