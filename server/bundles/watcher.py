@@ -29,12 +29,16 @@ class Watcher:
     A change counts once two scans in a row have seen the same: what is being copied grows between
     them, and what is being replaced may be gone for a moment. A version that failed to load is tried
     again only when its files change; one that could not be unloaded is announced in every scan.
+
+    A store without any bundle, while some of its versions serve, is taken for a volume that is not
+    mounted, which looks no different: nothing is unloaded.
     """
 
     def __init__(self, store: BundleStore, loaded: Mapping[Key, Fingerprint]) -> None:
         """loaded: the versions that are known, with the fingerprints they were loaded from; None for a refused one."""
         self._store = store
         self._known = set(loaded)
+        self._serving = {key for key, fingerprint in loaded.items() if fingerprint is not None}
         self._tried = dict(loaded)
         self._seen: dict[Key, Fingerprint] = {}
         self._announced: dict[Key, Change] = {}
@@ -43,13 +47,20 @@ class Watcher:
     def scan(self) -> list[Change]:
         """Returns what should change now, models and versions in order.
 
-        When the store or a part of it cannot be read, ``fault`` then says why and nothing changes there.
+        When the store or a part of it cannot be read, or has nothing where something serves, ``fault``
+        then says so and nothing changes there.
         """
         self.fault = None
         try:
             found = {(model, version) for model, versions in self._store.versions().items() for version in versions}
         except BundleError as error:
             self.fault = str(error)
+            return []
+        if self._serving and not found:
+            self.fault = (
+                f"models {self._store.where}: expected bundles, of which {len(self._serving)} serve, found none, as "
+                "where a volume is not mounted: nothing is unloaded; to end the last of them, stop the server"
+            )
             return []
         changes = []
         for key in sorted(found | self._known | set(self._seen)):
@@ -69,6 +80,7 @@ class Watcher:
         change = self._announced.pop(key)
         if change.action == "load":
             self._known.add(key)
+            self._serving.add(key)
         else:
             self._forget(key)
 
@@ -95,5 +107,6 @@ class Watcher:
 
     def _forget(self, key: Key) -> None:
         self._known.discard(key)
+        self._serving.discard(key)
         self._seen.pop(key, None)
         self._tried.pop(key, None)

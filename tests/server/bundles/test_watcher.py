@@ -105,20 +105,22 @@ def test_a_version_replaced_in_place_is_loaded_again(place: Place, bundle: Path,
 
 
 def test_a_version_whose_folder_vanished_is_unloaded(place: Place, serving: Watcher) -> None:
-    """Gone in two scans; once it is unloaded nothing more is said of it."""
+    """Gone in two scans; once it is unloaded nothing more is said of it, nor of a store that is empty then."""
     place.put("README", b"so that there is a store to list")
+    place.put("other/1/README", b"so that it is not the last")
     serving.scan()
     place.remove("grid")
 
     scans = [serving.scan(), serving.scan()]
     serving.loaded("grid", "1")
+    place.remove("other")
 
-    assert (scans, serving.scan(), serving.scan()) == ([[], [UNLOAD]], [], [])
+    assert (scans, serving.scan(), serving.scan(), serving.fault) == ([[], [UNLOAD]], [], [], None)
 
 
 def test_a_version_loaded_since_is_unloaded_too(place: Place, bundle: Path) -> None:
     """What the watcher announced and was told to be loaded is known like what served from the start."""
-    place.put("README", b"so that there is a store to list")
+    place.put("other/1/README", b"so that it is not the last")
     put_bundle(place, bundle)
     watcher = Watcher(place.store, {})
     watcher.scan()
@@ -131,7 +133,7 @@ def test_a_version_loaded_since_is_unloaded_too(place: Place, bundle: Path) -> N
 
 def test_a_version_gone_for_one_scan_only_stays(place: Place, bundle: Path, serving: Watcher) -> None:
     """Taken away and put back between two scans: no unload; what came back is loaded when it is at rest."""
-    place.put("README", b"so that there is a store to list")
+    place.put("other/1/README", b"so that it is not the last")
     place.remove("grid")
     gone = serving.scan()
     put_bundle(place, bundle)
@@ -142,7 +144,7 @@ def test_a_version_gone_for_one_scan_only_stays(place: Place, bundle: Path, serv
 
 def test_an_unload_that_failed_is_announced_until_it_succeeds(place: Place, serving: Watcher) -> None:
     """A route document that names the version keeps it; the document may change at any time."""
-    place.put("README", b"so that there is a store to list")
+    place.put("other/1/README", b"so that it is not the last")
     place.remove("grid")
     scans = [serving.scan(), serving.scan()]
     serving.failed("grid", "1")
@@ -162,6 +164,39 @@ def test_a_store_that_cannot_be_listed_changes_nothing(place: Place, serving: Wa
     assert (scans, serving.scan(), serving.fault) == ([[], [], []], [], None)
     assert fault is not None
     assert "expected a" in fault
+
+
+def test_a_store_without_any_bundle_unloads_nothing(place: Place, bundle: Path, serving: Watcher) -> None:
+    """However long it lasts, as where a volume is not mounted; beside another version it has really gone."""
+    place.put("README", b"so that there is a store to list")
+    serving.scan()
+    place.remove("grid")
+    gone = [serving.scan() for _ in range(3)]
+    fault = serving.fault
+
+    put_bundle(place, bundle, "2")
+    back = [serving.scan(), serving.scan()]
+
+    assert gone == [[], [], []]
+    assert fault == (
+        f"models {place.store.where}: expected bundles, of which 1 serve, found none, as where a volume is not "
+        "mounted: nothing is unloaded; to end the last of them, stop the server"
+    )
+    assert (back, serving.fault) == ([[], [UNLOAD, Change("load", "grid", "2")]], None)
+    for version in ("1", "2"):
+        serving.loaded("grid", version)
+    place.remove("grid")
+    assert ([serving.scan(), serving.scan()], serving.fault) == ([[], []], fault)
+
+
+def test_a_store_without_any_bundle_is_no_fault_where_none_serves(place: Place) -> None:
+    """What was refused at the start and then taken away is ended as ever."""
+    place.put("README", b"so that there is a store to list")
+    watcher = Watcher(place.store, {("grid", "1"): None})
+    scans = [watcher.scan(), watcher.scan()]
+    watcher.loaded("grid", "1")
+
+    assert (scans, watcher.scan(), watcher.fault) == ([[], [UNLOAD]], [], None)
 
 
 def test_what_was_refused_at_the_start_is_tried_when_it_is_whole(place: Place, bundle: Path) -> None:
