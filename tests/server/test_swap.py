@@ -233,6 +233,22 @@ def test_a_document_that_becomes_faulty_changes_nothing(parts: Parts, caplog: py
     assert (parts.champion(), parts.traffic.faults) == ("2", {})
 
 
+def test_a_folder_that_is_empty_changes_no_route(parts: Parts) -> None:
+    """As where a volume is not mounted: the champion stays, though a newer version serves, and the fault is told."""
+    parts.add("2")
+    (parts.models / "flight" / "route.json").write_bytes(b'{"champion": "1"}')
+
+    async def lose(control: LocalControl) -> None:
+        await control.load("flight", None)
+        shutil.rmtree(parts.models)
+        parts.models.mkdir()
+        parts.traffic.follow("flight", await parts.swapper.document("flight"))
+
+    parts.run(lose)
+
+    assert (parts.champion(), "found nothing there" in parts.traffic.faults["flight"]) == ("1", True)
+
+
 def test_a_document_is_obeyed_once_the_version_it_names_is_there(parts: Parts) -> None:
     """Whoever copies the document first and the bundle second gets what both say together."""
     (parts.models / "flight" / "route.json").write_bytes(b'{"champion": "2"}')

@@ -116,6 +116,19 @@ def test_a_route_document_is_read_as_it_is(place: Place, bundle: Path) -> None:
         assert (document, None) == place.routes.read("grid")
 
 
+def test_a_folder_without_anything_does_not_say_that_a_model_has_no_route(tmp_path: Path) -> None:
+    """Empty or gone, as where a volume is not mounted: whether there is a document nobody can tell."""
+    place = Folder(tmp_path)
+    for state in ("empty", "gone"):
+        if state == "gone":
+            place.folder.rmdir()
+        with pytest.raises(RouteError) as caught:
+            place.store.read_route("grid")
+
+        document = place.folder / "grid" / "route.json"
+        assert str(caught.value) == f"{document}: expected bundles in {place.folder}, found nothing there"
+
+
 def test_an_unreachable_store_is_told_by_what_and_where(place: Place, bundle: Path) -> None:
     """Every question raises; none answers that there is nothing, but a folder's that has gone with its parent."""
     put_bundle(place, bundle)
