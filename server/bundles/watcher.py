@@ -45,7 +45,7 @@ class Watcher:
         self.fault: str | None = None
 
     def scan(self) -> list[Change]:
-        """Returns what should change now, models and versions in order.
+        """Returns what should change now: first loads, so that a successor serves before its model's last version goes.
 
         When the store or a part of it cannot be read, or has nothing where something serves, ``fault``
         then says so and nothing changes there.
@@ -72,7 +72,7 @@ class Watcher:
             if change is not None:
                 self._announced[key] = change
                 changes.append(change)
-        return changes
+        return sorted(changes, key=lambda change: change.action == "unload")
 
     def loaded(self, model: str, version: str) -> None:
         """Notes that the change last announced of a version was carried out, be it a load or an unload."""

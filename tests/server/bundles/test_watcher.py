@@ -167,7 +167,7 @@ def test_a_store_that_cannot_be_listed_changes_nothing(place: Place, serving: Wa
 
 
 def test_a_store_without_any_bundle_unloads_nothing(place: Place, bundle: Path, serving: Watcher) -> None:
-    """However long it lasts, as where a volume is not mounted; beside another version it has really gone."""
+    """However long it lasts, as where a volume is not mounted; beside its successor, loaded first, it has gone."""
     place.put("README", b"so that there is a store to list")
     serving.scan()
     place.remove("grid")
@@ -182,7 +182,7 @@ def test_a_store_without_any_bundle_unloads_nothing(place: Place, bundle: Path, 
         f"models {place.store.where}: expected bundles, of which 1 serve, found none, as where a volume is not "
         "mounted: nothing is unloaded; to end the last of them, stop the server"
     )
-    assert (back, serving.fault) == ([[], [UNLOAD, Change("load", "grid", "2")]], None)
+    assert (back, serving.fault) == ([[], [Change("load", "grid", "2"), UNLOAD]], None)
     for version in ("1", "2"):
         serving.loaded("grid", version)
     place.remove("grid")
