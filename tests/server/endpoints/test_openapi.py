@@ -1,5 +1,6 @@
 """The OpenAPI document against the routes, the standard, and the server itself; and its page in a browser."""
 
+import hashlib
 import re
 import shlex
 import shutil
@@ -70,6 +71,74 @@ def test_each_operation_has_an_id_of_its_own() -> None:
     ids = [DOCUMENT["paths"][path][method]["operationId"] for path, method in CASES]
 
     assert len(set(ids)) == len(ids)
+
+
+def test_the_document_says_which_token_opens_what(serve: Callable[..., Running], packed: Path, tmp_path: Path) -> None:
+    """Every operation asked without a token and with one of each scope; what can be refused is among its answers."""
+    scopes = ("infer", "feedback", "admin", "metrics")
+    tokens = tmp_path / "tokens.toml"
+    tokens.write_text(
+        "".join(
+            f'[[token]]\nname = "{scope}"\nsha256 = "{hashlib.sha256(scope.encode()).hexdigest()}"\n'
+            f'scopes = ["{scope}"]\n'
+            for scope in scopes
+        )
+    )
+    running = serve(packed, TILTYARD_TOKENS=str(tokens))
+
+    def opened(path: str, method: str) -> dict[str | None, int]:
+        url = path.replace("{model}", "nobody").replace("{version}", "1")
+        callers: dict[str | None, dict[str, str]] = {None: {}}
+        callers.update({scope: {"authorization": f"Bearer {scope}"} for scope in scopes})
+        return {
+            name: status
+            for name, headers in callers.items()
+            if (status := running.client.request(method, url, headers=headers).status_code) not in (401, 403)
+        }
+
+    for path, method in CASES:
+        operation = DOCUMENT["paths"][path][method]
+        needed = [scope for each in operation.get("security", []) for scope in each.get("token", [])]
+        expected = needed or ([*scopes] if "security" in operation else [None, *scopes])
+        refusals = {"401", "403", "429"} if needed else {"401"} if "security" in operation else set()
+
+        assert sorted(opened(path, method), key=str) == sorted(expected, key=str), (method, path)
+        assert {"401", "403", "429"} & set(operation["responses"]) == refusals, (method, path)
+
+
+def test_the_document_has_the_headers_that_clients_need() -> None:
+    """Which refusals say how to go on; which operations read a deadline and a length; which bodies are what."""
+    operations = {(path, method): DOCUMENT["paths"][path][method] for path, method in CASES}
+    answers = {
+        (status, *answer.get("headers", {}))
+        for operation in operations.values()
+        for status, answer in operation["responses"].items()
+        if status not in ("200", "202")
+    }
+    read = {
+        path: [each["name"] for each in operation.get("parameters", [])]
+        for (path, _), operation in operations.items()
+        if operation.get("parameters")
+    }
+    bodies = {path: op["requestBody"] for (path, _), op in operations.items() if "requestBody" in op}
+
+    assert {answer for answer in answers if len(answer) > 1} == {
+        ("401", "WWW-Authenticate"),
+        ("429", "Retry-After"),
+        ("503", "Retry-After"),
+    }
+    assert len(answers) == len({status for status, *_ in answers})
+    challenge = DOCUMENT["paths"]["/v2"]["get"]["responses"]["401"]["headers"]["WWW-Authenticate"]
+    assert challenge["schema"] == {"type": "string", "const": "Bearer"}
+    assert DOCUMENT["paths"]["/v1/feedback"]["post"]["responses"]["202"]["description"] == "Accepted."
+    scoring = [path for path in bodies if path.startswith(("/v1/models", "/v2/models"))]
+    assert read == {path: ["X-Request-Timeout-Ms", "Inference-Header-Content-Length"] for path in scoring}
+    assert {path for path, body in bodies.items() if not body["required"]} == set(bodies) - {*scoring, "/v1/feedback"}
+    assert {path: [*body["content"]][1:] for path, body in bodies.items() if len(body["content"]) > 1} == {
+        "/v2/models/{model}/infer": ["application/octet-stream"],
+        "/v2/models/{model}/versions/{version}/infer": ["application/octet-stream"],
+        "/v1/feedback": ["application/x-ndjson"],
+    }
 
 
 @pytest.fixture(scope="module")
