@@ -309,7 +309,7 @@ def refused(*arguments: str, **env: str) -> str:
 
 
 def test_starts_that_are_refused(serve: Callable[..., Running], packed: Path, tmp_path: Path) -> None:
-    """Each in one sentence that names what and where."""
+    """Each in one sentence that names what and where, and before a log is made."""
     free = ("--models", str(packed), "--outbox", str(tmp_path / "other.db"))
     foreign, text, newer = tmp_path / "foreign.db", tmp_path / "text.db", tmp_path / "newer.db"
     with sqlite3.connect(foreign) as connection:
@@ -320,7 +320,7 @@ def test_starts_that_are_refused(serve: Callable[..., Running], packed: Path, tm
 
     assert "Address already in use" in refused("--port", port, *free)
     assert "only writer" in refused("--models", str(packed), "--outbox", str(running.outbox))
-    assert "expected a folder of bundles, found none" in refused("--models", str(tmp_path / "none"))
+    assert "expected a folder of bundles, found none" in refused(*free, "--models", str(tmp_path / "none"))
     assert "another program's SQLite file" in refused("--models", str(packed), "--outbox", str(foreign))
     assert "text.db" in refused("--models", str(packed), "--outbox", str(text))
     assert "expected a folder that can be written" in refused("--models", str(packed), "--outbox", "/proc/x/outbox.db")
@@ -331,6 +331,7 @@ def test_starts_that_are_refused(serve: Callable[..., Running], packed: Path, tm
     )
     assert "log_level: " in refused(*free, "--log-level", "loud")
     assert "events.queue_bytes: " in refused(*free, TILTYARD_EVENTS__QUEUE_BYTES="few")
+    assert not (tmp_path / "other.db").exists()
     running.client.post("/v1/feedback", json={"id": "r", "label": 1})
     running.process.terminate()
     running.process.wait(20)
