@@ -88,7 +88,7 @@ def _as_request(arrays: Arrays) -> tuple[msgspec.Raw, memoryview]:
     tensors, parts = [], []
     for name, array in arrays.items():
         datatype = _datatype_of(name, array)
-        parts.append(bytes(to_bytes(array.astype(datatype.dtype), datatype)))
+        parts.append(bytes(to_bytes(array, datatype)))
         tensors.append(
             {
                 "name": name,

@@ -15,7 +15,7 @@ from tests.server.graphs import graph, identity, node, tensor
     ("shape", "expected", "symbols"),
     [
         ([2, 3], [2, 3], []),
-        ([-1, 3], [-1, 3], []),
+        ([-2, 3], [-1, 3], []),
         ([None, 3], [-1, 3], []),
         ([0], [0], []),
         (["n", 3, None], [-1, 3, -1], ["n", "", ""]),
