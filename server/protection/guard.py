@@ -66,4 +66,4 @@ def exposed_host(host: str) -> bool:
         found = {str(each[4][0]) for each in socket.getaddrinfo(host or "0.0.0.0", None)}
     except (OSError, UnicodeError):  # binding it will fail and say why
         return True
-    return not all(ipaddress.ip_address(address.partition("%")[0]).is_loopback for address in found)
+    return not all(ipaddress.ip_address(address).is_loopback for address in found)

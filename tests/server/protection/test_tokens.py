@@ -163,6 +163,16 @@ def test_a_rest_saves_up_no_more_than_a_burst_and_a_clock_that_goes_back_gives_n
     assert [passes(turned, now_s) for now_s in (100.0, 50.0, 100.0, 101.5)] == [3, 0, 0, 1]
 
 
+def test_the_wait_is_until_there_is_one_again() -> None:
+    """What has come back since counts, and seconds are whole: of 16 seconds 3.5 are left."""
+    limit = RateLimit(1 / 16, 1, 0.0)
+    limit.take(0.0)
+
+    with pytest.raises(RateLimitedError) as caught:
+        limit.take(12.5)
+    assert caught.value.retry_after_s == 4
+
+
 def test_a_changed_rate_begins_anew_and_other_tokens_go_on(tmp_path: Path) -> None:
     """The file gives one token more: it has it at once; another's empty bucket stays empty."""
     file = tmp_path / "t"
@@ -205,12 +215,24 @@ def test_the_guard_holds_scopes_rates_and_the_open_port(tmp_path: Path) -> None:
         Guard(None, exposed=True).admit(header, "admin", 0.0)
 
 
+def test_a_share_of_a_small_burst_still_lets_one_in(tmp_path: Path) -> None:
+    """Of a burst of 2 each of four workers grants one: none would never let the token in at all."""
+    file = tmp_path / "t"
+    file.write_text(entry(rest="requests_per_s = 1\nburst = 2"))
+    guard = Guard(Tokens(file), exposed=False, share=0.25)
+
+    assert guard.admit(b"Bearer secret", "infer", 0.0) == "a"
+    with pytest.raises(RateLimitedError):
+        guard.admit(b"Bearer secret", "infer", 0.0)
+
+
 @pytest.mark.parametrize(
     ("host", "exposed"),
     [
         ("127.0.0.1", False),
         ("127.8.8.8", False),
         ("::1", False),
+        ("::1%1", False),
         ("localhost", False),
         ("0.0.0.0", True),
         ("::", True),
