@@ -41,7 +41,7 @@ class Connections(asyncio.Protocol):
 class Workers:
     """Workers of one process that accept from one socket, each by a descriptor of its own."""
 
-    def __init__(self, slots: int, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, slots: int, tls: ssl.SSLContext | None = None, handshake_s: float = 5.0) -> None:
         self.board = Board(mmap.mmap(-1, BOARD_BYTES))
         self.board.show_workers(slots, slots)
         for slot in range(slots):
@@ -50,6 +50,7 @@ class Workers:
         self.address = self.listener.getsockname()
         self.present: list[set[asyncio.Transport]] = [set() for _ in range(slots)]
         self._tls = tls
+        self._handshake_s = handshake_s
         self.acceptors: list[Acceptor] = []
 
     def accept(self, slot: int) -> Acceptor:
@@ -59,7 +60,7 @@ class Workers:
             lambda: Connections(slot, present),
             self.listener.dup(),
             self._tls,
-            5.0,
+            self._handshake_s,
             lambda: len(present),
             functools.partial(self.board.fair, slot),
         )
@@ -68,8 +69,10 @@ class Workers:
 
 
 @contextlib.asynccontextmanager
-async def the_workers(slots: int, tls: ssl.SSLContext | None = None) -> AsyncIterator[Workers]:
-    workers = Workers(slots, tls)
+async def the_workers(
+    slots: int, tls: ssl.SSLContext | None = None, handshake_s: float = 5.0
+) -> AsyncIterator[Workers]:
+    workers = Workers(slots, tls, handshake_s)
     async with asyncio.timeout(20):
         yield workers
         for acceptor in workers.acceptors:
@@ -221,12 +224,17 @@ def test_without_descriptors_it_rests_and_goes_on_when_there_are_some(
     assert faults == []
 
 
-def test_a_client_that_speaks_no_tls_harms_nobody(tmp_path: Path) -> None:
-    """Its connection is closed, nobody complains, and the next one, which does, is served."""
-    authority = Authority(tmp_path)
+def server_context(authority: Authority) -> ssl.SSLContext:
     signed = authority.sign("server")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(signed.certificate, signed.key)
+    return context
+
+
+def test_a_client_that_speaks_no_tls_harms_nobody(tmp_path: Path) -> None:
+    """Its connection is closed, nobody complains, and the next one, which does, is served."""
+    authority = Authority(tmp_path)
+    context = server_context(authority)
     faults: list[dict[str, object]] = []
 
     async def run() -> bytes:
@@ -245,3 +253,23 @@ def test_a_client_that_speaks_no_tls_harms_nobody(tmp_path: Path) -> None:
 
     assert asyncio.run(run()) == b"0"
     assert faults == []
+
+
+def test_a_client_that_is_silent_is_waited_for_as_long_as_a_handshake_may_take(tmp_path: Path) -> None:
+    """Also by whoever closes the server meanwhile: until then its connection may yet become one that is served."""
+    context = server_context(Authority(tmp_path))
+
+    async def run() -> tuple[int, int, bytes]:
+        async with the_workers(1, context, handshake_s=0.1) as workers:
+            acceptor = workers.accept(0)
+            silent, silent_writer = await asyncio.open_connection(*workers.address)
+            await until(lambda: bool(acceptor._greetings))
+            acceptor.close()
+            waiting = len(acceptor._greetings)
+            await acceptor.wait_closed()
+            left = len(acceptor._greetings)
+            said = await silent.read()
+            await close([(0, silent_writer)])
+            return waiting, left, said
+
+    assert asyncio.run(run()) == (1, 0, b"")
