@@ -326,9 +326,10 @@ def test_starts_that_are_refused(serve: Callable[..., Running], packed: Path, tm
     assert "expected a folder that can be written" in refused("--models", str(packed), "--outbox", "/proc/x/outbox.db")
     assert "expected a TOML file, found none" in refused(*free, "--config", str(tmp_path / "none.toml"))
     assert "expected an address of this machine" in refused(*free, "--host", "a..b")
-    assert "tls.certificate none.pem: expected a file that can be read, got: " in refused(
-        *free, TILTYARD_TLS__CERTIFICATE="none.pem", TILTYARD_TLS__KEY="none.pem"
-    )
+    for workers in ("1", "2"):
+        assert "tls.certificate none.pem: expected a file that can be read, got: " in refused(
+            *free, "--workers", workers, TILTYARD_TLS__CERTIFICATE="none.pem", TILTYARD_TLS__KEY="none.pem"
+        )
     assert "log_level: " in refused(*free, "--log-level", "loud")
     assert "events.queue_bytes: " in refused(*free, TILTYARD_EVENTS__QUEUE_BYTES="few")
     assert not (tmp_path / "other.db").exists()
