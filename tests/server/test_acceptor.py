@@ -118,6 +118,24 @@ def test_a_burst_is_shared_out_evenly(slots: int) -> None:
     asyncio.run(run())
 
 
+def test_all_that_wait_are_accepted_in_one_turn() -> None:
+    """A busy loop's turns are long: the last of a burst must not wait for one per client before it."""
+
+    async def run() -> int:
+        async with the_workers(1) as workers:
+            workers.listener.listen(100)
+            clients = [socket.create_connection(workers.address) for _ in range(50)]
+            acceptor = workers.accept(0)
+            await until(lambda: bool(acceptor._greetings))
+            accepted = len(acceptor._greetings)
+            await acceptor.wait_closed()
+            for client in clients:
+                client.close()
+            return accepted
+
+    assert asyncio.run(run()) == 50
+
+
 def test_a_worker_that_comes_later_catches_up() -> None:
     """Its predecessor's connections went to the other: the next ones are its own until it has as many."""
 
