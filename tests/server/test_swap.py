@@ -39,7 +39,7 @@ class Parts:
 
     def wanted(self, model: str) -> Wanted:
         """Returns what the folder wants of a model."""
-        return wanted_of(*RouteFolder(self.models).read(model))
+        return wanted_of(*RouteFolder(self.models, of_bundles=True).read(model))
 
     def add(self, version: str) -> Path:
         """Copies a version of `flight` into the store and returns its folder."""
@@ -242,7 +242,7 @@ def test_a_folder_that_is_empty_changes_no_route(parts: Parts) -> None:
         await control.load("flight", None)
         shutil.rmtree(parts.models)
         parts.models.mkdir()
-        parts.traffic.follow("flight", await parts.swapper.document("flight"))
+        parts.traffic.follow("flight", parts.wanted("flight"))
 
     parts.run(lose)
 

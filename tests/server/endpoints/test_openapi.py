@@ -124,6 +124,7 @@ def test_the_document_has_the_headers_that_clients_need() -> None:
 
     assert {answer for answer in answers if len(answer) > 1} == {
         ("401", "WWW-Authenticate"),
+        ("412", "ETag"),
         ("429", "Retry-After"),
         ("503", "Retry-After"),
     }
@@ -131,14 +132,25 @@ def test_the_document_has_the_headers_that_clients_need() -> None:
     challenge = DOCUMENT["paths"]["/v2"]["get"]["responses"]["401"]["headers"]["WWW-Authenticate"]
     assert challenge["schema"] == {"type": "string", "const": "Bearer"}
     assert DOCUMENT["paths"]["/v1/feedback"]["post"]["responses"]["202"]["description"] == "Accepted."
-    scoring = [path for path in bodies if path.startswith(("/v1/models", "/v2/models"))]
-    assert read == {path: ["X-Request-Timeout-Ms", "Inference-Header-Content-Length"] for path in scoring}
-    assert {path for path, body in bodies.items() if not body["required"]} == set(bodies) - {*scoring, "/v1/feedback"}
+    changes = {path for (path, method) in operations if method != "get" and _tag(path, method) == "Routes"}
+    scoring = {path for (path, method) in operations if _tag(path, method) == "Scoring"}
+    assert {path: names for path, names in read.items() if path in scoring} == {
+        path: ["X-Request-Timeout-Ms", "Inference-Header-Content-Length"] for path in scoring
+    }
+    assert {path for path, names in read.items() if names[:2] == ["If-Match", "dry_run"]} == changes
+    assert {path for path, body in bodies.items() if not body["required"]} == (
+        bodies.keys() - scoring - changes - {"/v1/feedback"}
+    )
     assert {path: [*body["content"]][1:] for path, body in bodies.items() if len(body["content"]) > 1} == {
         "/v2/models/{model}/infer": ["application/octet-stream"],
         "/v2/models/{model}/versions/{version}/infer": ["application/octet-stream"],
         "/v1/feedback": ["application/x-ndjson"],
+        "/v1/models/{model}/route": ["application/toml"],
     }
+
+
+def _tag(path: str, method: str) -> str:
+    return str(DOCUMENT["paths"][path][method]["tags"][0])
 
 
 @pytest.fixture(scope="module")
