@@ -1,0 +1,46 @@
+"""The embedded log, read from its beginning by a command, while a server may be writing it."""
+
+import sqlite3
+import zlib
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import quote
+
+from server.contract.log_schema import APPLICATION_ID, SCHEMA_VERSION, SELECT_CHUNKS
+from server.errors import OutboxError
+
+_CHUNKS = 64
+_PATIENCE_S = 5.0
+
+
+def read_log(path: Path) -> Iterator[bytes]:
+    """Yields every event of a log, oldest first, each as its line.
+
+    Raises:
+        OutboxError: there is no such file, it is no log, is of a newer version, or a chunk of it is damaged.
+    """
+    if not path.is_file():
+        raise OutboxError(f"outbox {path}: expected the file of an event log, found none")
+    try:
+        uri = f"file:{quote(str(path.absolute()))}?mode=ro"
+        with closing(sqlite3.connect(uri, uri=True, timeout=_PATIENCE_S)) as connection:
+            _check(path, connection)
+            offset = 0
+            while rows := connection.execute(SELECT_CHUNKS, {"offset": offset, "chunks": _CHUNKS}).fetchall():
+                for first, count, _, crc32, payload in rows:
+                    if zlib.crc32(payload) != crc32:
+                        raise OutboxError(f"outbox {path}: expected the chunk at offset {first} whole, got it damaged")
+                    yield from payload.splitlines()
+                    offset = first + count
+    except sqlite3.Error as error:
+        raise OutboxError(f"outbox {path}: expected an event log that can be read, got: {error}") from error
+
+
+def _check(path: Path, connection: sqlite3.Connection) -> None:
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if application != APPLICATION_ID:
+        raise OutboxError(f"outbox {path}: expected an event log, got a database of another application")
+    if version > SCHEMA_VERSION:
+        raise OutboxError(f"outbox {path}: expected schema {SCHEMA_VERSION}, got {version} of a newer Tiltyard")
