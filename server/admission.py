@@ -11,13 +11,21 @@ from server.protection.tokens import Scope
 
 
 class Admission:
-    """Counts the requests being worked on and refuses those there is no room for."""
+    """Counts the requests being worked on and refuses those there is no room for.
+
+    ``arrivals`` is how often bytes have come on any connection.
+    """
 
     def __init__(self, guard: Guard, concurrent_requests: int) -> None:
         """guard: knows the tokens; concurrent_requests: how many may be worked on at once."""
         self._guard = guard
         self._limit = concurrent_requests
         self.present = 0
+        self.arrivals = 0
+
+    def arrived(self) -> None:
+        """Notes that something has come from a client: whoever can wait lets it be worked on first."""
+        self.arrivals += 1
 
     def check(self, authorization: bytes | None, scope: Scope | None) -> str:
         """Returns the caller's name, "" where nobody needs a token.

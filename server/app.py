@@ -40,6 +40,7 @@ from server.routes.store import open_routes
 from server.scoring import Scorer
 from server.service import Service
 from server.settings import Settings
+from server.shadowing import Shadowing
 from server.swap import LocalControl, RepositoryControl, Swapper
 from server.tracing import traced
 from server.traffic import Traffic
@@ -86,7 +87,13 @@ def build_service(
     )
     swapper = Swapper(store, repository, traffic, load_version, routes.wanted, settings.drain_s)
     swapper.load_all(only)
-    scorer = Scorer(log, settings.events, routes.tripped)
+    admission = Admission(guard, limits.concurrent_requests)
+    shadows = ShadowRunner(
+        Shadowing(log, settings.events, routes.tripped),
+        limits.shadow_queue,
+        limits.shadow_bytes,
+        lambda: admission.arrivals,
+    )
     return Service(
         settings=settings,
         store=store,
@@ -95,12 +102,12 @@ def build_service(
         swapper=swapper,
         control=control(swapper),
         routes=routes,
-        scorer=scorer,
-        shadows=ShadowRunner(scorer.score_shadow, scorer.shed_shadow, limits.shadow_queue),
+        scorer=Scorer(log, settings.events, routes.tripped),
+        shadows=shadows,
         metrics=metrics,
         log=log,
         tokens=tokens,
-        admission=Admission(guard, limits.concurrent_requests),
+        admission=admission,
         tensor_limits=TensorLimits(elements=limits.elements, rows=limits.rows, nesting=limits.nesting),
     )
 
@@ -133,7 +140,7 @@ def build_app(service: Service) -> Starlette:
         async with AsyncExitStack() as stack:
             stack.callback(service.log.close)
             stack.callback(service.swapper.close)
-            stack.callback(service.shadows.drain)
+            stack.callback(service.shadows.drain, service.settings.flush_s)
             await stack.enter_async_context(_background(service, "the shadow runner", service.shadows.run_forever()))
             if service.routes.topic is not None:
                 reading = service.routes.topic.run_forever()

@@ -133,6 +133,7 @@ def _serve_alone(settings: "Settings") -> int:
             listener,
             stopping=service.stop,
             refused=service.metrics.refused_unread,
+            arrived=service.admission.arrived,
         )
     finally:
         outbox.close()  # a second Ctrl-C skips the application's own shutdown

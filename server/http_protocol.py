@@ -104,9 +104,13 @@ class HttpProtocol(HttpToolsProtocol):
     headers were complete, and ``tiltyard.gone``, a callable that says whether its client has left.
     """
 
-    def __init__(self, limits: LimitSettings, refused: Callable[[int], None], /, **given: Any) -> None:
-        """refused: told the status of every answer given here rather than by the application; given: uvicorn's."""
+    def __init__(
+        self, limits: LimitSettings, refused: Callable[[int], None], arrived: Callable[[], None], /, **given: Any
+    ) -> None:
+        """refused: told the status of every answer given here rather than by the application; arrived: told whenever
+        bytes have come; given: uvicorn's."""
         super().__init__(**given)
+        self._arrived = arrived
         self._limits = limits
         self._refused = refused
         self._refusal: bytes | None = None  # the last answer, once there is to be no other; empty when it is none
@@ -141,6 +145,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._timer = self._stalled = None
 
     def data_received(self, data: bytes) -> None:
+        self._arrived()
         if self._refusal is not None:
             return
         self._unparsed += data

@@ -38,9 +38,11 @@ class _Server(uvicorn.Server):
         stopping: Callable[[], None],
         ready: Callable[[], None],
         refused: Callable[[int], None],
+        arrived: Callable[[], None],
         fair: Callable[[int], bool],
     ) -> None:
         super().__init__(config)
+        self._arrived = arrived
         self._fair = fair
         self._settings = settings
         self._stopping = stopping
@@ -61,6 +63,7 @@ class _Server(uvicorn.Server):
             HttpProtocol,
             limits,
             self._refused,
+            self._arrived,
             config=self.config,
             server_state=self.server_state,
             app_state=self.lifespan.state,
@@ -174,6 +177,7 @@ def run(
     stopping: Callable[[], None] = lambda: None,
     announce: Callable[[str], None] = _say_ready,
     refused: Callable[[int], None] = lambda code: None,
+    arrived: Callable[[], None] = lambda: None,
     fair: Callable[[int], bool] = lambda connections: True,
 ) -> bool:
     """Serves until SIGINT or SIGTERM, then drains; returns whether the application had started.
@@ -182,6 +186,7 @@ def run(
         stopping: called at the first signal; from then on the server still serves for `stop_delay_s`.
         announce: called with the server's URL once it accepts connections.
         refused: called with the status of every answer that HTTP itself gave, without the application.
+        arrived: called whenever bytes have come on any connection.
         fair: says whether this process, with so many connections, should take another one.
     """
     context = _tls_context(settings.tls)
@@ -206,7 +211,7 @@ def run(
         signal.signal(number, _ignore)
     host, port = listener.getsockname()[:2]
     url = f"{'https' if context else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
-    server = _Server(config, settings, stopping, functools.partial(announce, url), refused, fair)
+    server = _Server(config, settings, stopping, functools.partial(announce, url), refused, arrived, fair)
     server.run(sockets=[listener])
     return server.started
 

@@ -40,6 +40,11 @@ class ArmMetrics:
         self._queue_seconds.observe((time.perf_counter_ns() - arrived_ns) / 1e9)
         self._batch_rows.observe(rows)
 
+    def ran(self, rows: int, seconds: float) -> None:
+        """Counts a run of the graph that no client waited for."""
+        self._batch_rows.observe(rows)
+        self.execution_seconds.observe(seconds)
+
     def answered(self, code: int, seconds: float) -> None:
         """Counts one answer with its status and its time since the request arrived."""
         counter = self._by_code.get(code)

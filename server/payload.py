@@ -57,6 +57,11 @@ class Payload(Protocol):
     caller: Caller
     parameters: Parameters | None
 
+    @property
+    def size_bytes(self) -> int:
+        """How much memory the request holds, nearly: its body's, and its arrays' once they are made."""
+        ...
+
     def rows(self, signature: Signature) -> Rows:
         """Returns the rows for a version of this signature, or raises InvalidRequestError."""
         ...

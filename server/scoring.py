@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
-from server.contract.events import Answer, Fallback, Prediction, Shadow, encode_event, source_of
+from server.contract.events import Answer, Fallback, Prediction, encode_event, source_of
 from server.errors import (
     ClientGoneError,
     ExecutionError,
@@ -33,8 +33,32 @@ from server.protocol.tensors import SelectedOutput, encode_outputs
 from server.routing.assignment import shadow_bucket_of
 from server.settings import EventSettings
 
+# Told of model, version and reason when a guard opens.
+Tripped = Callable[[str, str, str], None]
 # What a challenger can fail with while the request may still be answered.
 _CHALLENGERS_OWN = (ExecutionError, InvalidRequestError, NotReadyError, OverloadedError)
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowWork:
+    """A request that a challenger is still to score."""
+
+    route: ModelRoute
+    arm: Arm
+    payload: Payload
+    request_id: str
+    bucket: float
+    time: datetime
+
+    @property
+    def size_bytes(self) -> int:
+        """How much memory the request holds while it waits."""
+        return self.payload.size_bytes
+
+    @property
+    def lane(self) -> Version:
+        """The version: requests for the same one may share a run."""
+        return self.arm.version
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,33 +74,13 @@ class Scored:
     outputs: Arrays
     tensors: list[bytes]
     selected: list[SelectedOutput]
-    shadows: tuple["ShadowWork", ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class ShadowWork:
-    """A request that a challenger is still to score."""
-
-    route: ModelRoute
-    arm: Arm
-    payload: Payload
-    request_id: str
-    bucket: float
-    time: datetime
-
-
-class ShadowQueue(Protocol):
-    """Where requests wait for their shadows; full means shed."""
-
-    def offer(self, work: ShadowWork) -> None:
-        """Takes the work, or sheds it at once."""
-        ...
+    shadows: tuple[ShadowWork, ...] = ()
 
 
 class Scorer:
     """Answers requests and turns every answer into an event."""
 
-    def __init__(self, log: EventLog, events: EventSettings, tripped: Callable[[str, str, str], None]) -> None:
+    def __init__(self, log: EventLog, events: EventSettings, tripped: Tripped) -> None:
         """log: takes an event for every answer; events: how; tripped: told of model, version and reason when a
         guard opens."""
         self._log = log
@@ -113,7 +117,9 @@ class Scorer:
             choice.arm.metrics.answered(answer.status, _seconds_since(arrived_ns))
             raise
         arm = choice.arm
-        answer = _event_data(route, choice, arrived_ns, outputs=join_array(tensors), **self._kept(rows))
+        answer = _event_data(
+            route, choice, arrived_ns, outputs=join_array(tensors), **kept_inputs(rows, self._input_bytes)
+        )
         self._record(Prediction, request_id, moment, answer)
         if self._durable:
             try:
@@ -167,12 +173,9 @@ class Scorer:
         self._watch(route, arm, started_ns, failed=True)
 
     def _watch(self, route: ModelRoute, arm: Arm, started_ns: int, *, failed: bool) -> None:
-        """Lets a guarded challenger's breaker see how it did."""
-        breaker = arm.breaker
-        if breaker is not None and breaker.record(time.monotonic(), _seconds_since(started_ns), failed=failed):
-            self._tripped(route.model, arm.name, breaker.open_because or "")
+        watch(route, arm, _seconds_since(started_ns), self._tripped, failed=failed)
 
-    def _shadowed(self, route: ModelRoute, unit: str, payload: Payload, moment: datetime) -> tuple["ShadowWork", ...]:
+    def _shadowed(self, route: ModelRoute, unit: str, payload: Payload, moment: datetime) -> tuple[ShadowWork, ...]:
         """Returns what the route's shadows are still to score."""
         works = []
         for arm in route.shadows:
@@ -183,36 +186,7 @@ class Scorer:
                 works.append(ShadowWork(route, arm, payload, payload.request_id, bucket, moment))
         return tuple(works)
 
-    def score_shadow(self, work: ShadowWork) -> None:
-        """Scores a request for a challenger and logs what it would have said, a failure included."""
-        started_ns = time.perf_counter_ns()
-        try:
-            rows = work.payload.rows(work.arm.version.signature)
-            _, tensors = _execute(work.arm, rows)
-        except TiltyardError as error:
-            self._watch(work.route, work.arm, started_ns, failed=True)
-            self._record_shadow(work, started_ns, status=status_of(error), error=str(error), rows=0)
-            return
-        self._watch(work.route, work.arm, started_ns, failed=False)
-        self._record_shadow(work, started_ns, outputs=join_array(tensors), **self._kept(rows))
-
-    def shed_shadow(self, work: ShadowWork) -> None:
-        """Logs that a challenger was not asked, for want of time."""
-        self._record_shadow(work, time.perf_counter_ns(), status=503, error="shed: the shadow queue is full", rows=0)
-
-    def _record_shadow(self, work: ShadowWork, started_ns: int, **members: Any) -> None:
-        choice = Choice(work.arm, "shadow", "", work.bucket, work.arm.share)
-        answer = _event_data(work.route, choice, started_ns, **members)
-        self._record(Shadow, work.request_id, work.time, answer)
-        work.arm.metrics.answered(answer.status, _seconds_since(started_ns))
-
-    def _kept(self, rows: Rows) -> dict[str, Any]:
-        """Returns what an answer's event keeps of its rows."""
-        if len(rows.inputs) > self._input_bytes:
-            return {"rows": rows.count, "inputs_omitted": "cut"}
-        return {"rows": rows.count, "inputs": rows.inputs}
-
-    def _record(self, kind: type[Prediction] | type[Shadow], request_id: str, moment: datetime, answer: Answer) -> None:
+    def _record(self, kind: type[Prediction], request_id: str, moment: datetime, answer: Answer) -> None:
         event = kind(
             id=uuid7(),
             source=source_of(answer.model, answer.version),
@@ -222,6 +196,20 @@ class Scorer:
             data=answer,
         )
         self._log.append(encode_event(event))
+
+
+def watch(route: ModelRoute, arm: Arm, seconds: float, tripped: Tripped, *, failed: bool) -> None:
+    """Lets a guarded challenger's breaker see how it did, and tells when that opens it."""
+    breaker = arm.breaker
+    if breaker is not None and breaker.record(time.monotonic(), seconds, failed=failed):
+        tripped(route.model, arm.name, breaker.open_because or "")
+
+
+def kept_inputs(rows: Rows, most_bytes: int) -> dict[str, Any]:
+    """Returns what an answer's event keeps of its rows, whose inputs are left out beyond so many bytes."""
+    if len(rows.inputs) > most_bytes:
+        return {"rows": rows.count, "inputs_omitted": "cut"}
+    return {"rows": rows.count, "inputs": rows.inputs}
 
 
 def _run(arm: Arm, payload: Payload, rows: Rows | None = None) -> tuple[Rows, Arrays, list[bytes]]:

@@ -59,6 +59,11 @@ class LimitSettings(BaseModel):
     concurrent_requests: int = Field(1024, ge=1, description="requests being worked on, each worker's own; 503")
     feedback_items: int = Field(100_000, ge=1, description="labels in one feedback request; 400")
     shadow_queue: int = Field(1000, ge=1, description="requests waiting for their shadow; more are shed and counted")
+    shadow_bytes: int = Field(
+        64 * MIB,
+        ge=1024,
+        description="memory of requests waiting for their shadow, in bytes; more are shed and counted",
+    )
 
 
 class TlsSettings(BaseModel):

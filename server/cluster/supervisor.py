@@ -215,7 +215,7 @@ class _Supervisor:
         self._stopping.set()
         for member in self._members.values():
             member.signal(signal.SIGTERM)
-        at_most_s = self._settings.stop_delay_s + self._settings.drain_s + GRACE_S
+        at_most_s = self._settings.stop_delay_s + self._settings.drain_s + self._settings.flush_s + GRACE_S
         asyncio.get_running_loop().call_later(at_most_s, self._kill)
 
     def _kill(self) -> None:

@@ -80,6 +80,7 @@ def main(control: socket.socket, memory: int, listener: socket.socket) -> int:
             stopping=service.stop,
             announce=lambda url: link.send(Ready(url=url)),
             refused=service.metrics.refused_unread,
+            arrived=service.admission.arrived,
             fair=functools.partial(shared.board.fair, start.slot),
         )
     except TiltyardError as error:

@@ -44,7 +44,35 @@ class Exchange(Payload, Protocol):
         ...
 
 
-class Tensors:
+class _Kept:
+    """A request that keeps the rows it became: champion and challengers mostly take the same ones."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body_bytes = len(body)
+        self._known: tuple[Signature, Rows] | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """How much memory the request holds, nearly: its body's and its arrays'."""
+        arrays = () if self._known is None else self._known[1].arrays.values()
+        return self._body_bytes + sum(array.nbytes for array in arrays)
+
+    def rows(self, signature: Signature) -> Rows:
+        """Returns the rows as a version of this signature takes them.
+
+        Raises:
+            InvalidRequestError: they do not fit it.
+        """
+        known = self._known
+        if known is None or (known[0] is not signature and known[0] != signature):
+            known = self._known = signature, self._rows_for(signature)
+        return known[1]
+
+    def _rows_for(self, signature: Signature) -> Rows:
+        raise NotImplementedError
+
+
+class Tensors(_Kept):
     """A request of the Open Inference Protocol; its event takes the bytes of ``inputs`` as they came."""
 
     def __init__(self, body: bytes, head: Head, service: Service) -> None:
@@ -53,6 +81,7 @@ class Tensors:
         Raises:
             InvalidRequestError: the body is no inference request.
         """
+        super().__init__(body)
         self._limits = service.tensor_limits
         self._raw = head.json_length == 0
         self._tail: memoryview | None = None
@@ -69,12 +98,7 @@ class Tensors:
         self.event_time = _event_time(self.parameters, service)
         self.caller = _caller(self.parameters, head)
 
-    def rows(self, signature: Signature) -> Rows:
-        """Returns the tensors as the version takes them.
-
-        Raises:
-            InvalidRequestError: an input does not fit, or an output is unknown or selected twice.
-        """
+    def _rows_for(self, signature: Signature) -> Rows:
         selected = select_outputs(self._request, signature)
         decoded = self._decode(signature)
         return Rows(decoded.arrays, decoded.rows, decoded.logged, selected)
@@ -102,7 +126,7 @@ class Tensors:
         return Reply(answer.body, OCTETS, ((b"inference-header-content-length", length),))
 
 
-class NamedRows:
+class NamedRows(_Kept):
     """Rows of named values; their event holds the tensors they became."""
 
     def __init__(self, body: bytes, head: Head, service: Service) -> None:
@@ -111,19 +135,19 @@ class NamedRows:
         Raises:
             InvalidRequestError: the body is no request of rows.
         """
+        super().__init__(body)
         self._limits = service.tensor_limits
         request = decode_rows_request(body, self._limits.nesting)
-        self._rows = request.rows
+        self._named = request.rows
         self.parameters = request.parameters
         self.request_id = request.id or uuid7()
         self.event_time = _event_time(request.parameters, service)
         self.caller = _caller(request.parameters, head)
 
-    def rows(self, signature: Signature) -> Rows:
-        """Returns the rows as the version's tensors, or raises InvalidRequestError."""
-        arrays = rows_to_arrays(self._rows, signature, self._limits)
+    def _rows_for(self, signature: Signature) -> Rows:
+        arrays = rows_to_arrays(self._named, signature, self._limits)
         logged = join_array(encode_arrays(arrays, signature.inputs))
-        return Rows(arrays, len(self._rows), logged, [])
+        return Rows(arrays, len(self._named), logged, [])
 
     def reply(self, scored: Scored) -> Reply:
         """Returns one prediction a row, and a classifier's probabilities in the manifest's class order."""
@@ -142,7 +166,7 @@ class NamedRows:
         )
 
 
-class Instances:
+class Instances(_Kept):
     """A request of KServe's V1 protocol, which is TensorFlow Serving's."""
 
     def __init__(self, body: bytes, head: Head, service: Service) -> None:
@@ -151,6 +175,7 @@ class Instances:
         Raises:
             InvalidRequestError: the body is no request of instances.
         """
+        super().__init__(body)
         self._limits = service.tensor_limits
         self._instances = decode_instances(body)
         self.parameters: Parameters | None = None
@@ -158,8 +183,7 @@ class Instances:
         self.event_time: datetime | None = None
         self.caller = _caller(None, head)
 
-    def rows(self, signature: Signature) -> Rows:
-        """Returns the instances as the version's tensors, or raises InvalidRequestError."""
+    def _rows_for(self, signature: Signature) -> Rows:
         arrays = rows_to_arrays(self._instances, signature, self._limits)
         logged = join_array(encode_arrays(arrays, signature.inputs))
         return Rows(arrays, len(self._instances), logged, [])
@@ -206,9 +230,8 @@ class Inference:
         else:
             try:
                 await send_bytes(send, 200, reply.body, reply.content_type, reply.headers, head.accept_encoding)
-            finally:
-                for work in scored.shadows:
-                    service.shadows.offer(work)
+            finally:  # the answer is written, or its client has gone
+                service.shadows.offer(scored.shadows)
         finally:
             if entered:
                 service.admission.leave()

@@ -16,7 +16,7 @@ SERVER = (
     {"metrics"},
     {"model_route"},
     {"scoring", "traffic"},
-    {"swap", "route_control"},
+    {"swap", "route_control", "shadowing"},
     {"service"},
     {"endpoints", "watching"},
     {"app"},

@@ -1,6 +1,5 @@
-"""Small parts: ids, settings, statuses, the shadow runner."""
+"""Small parts: ids, settings, statuses."""
 
-import asyncio
 import re
 import uuid
 from pathlib import Path
@@ -9,7 +8,6 @@ import pytest
 
 from server import errors
 from server.errors import SettingsError, TiltyardError
-from server.execution.shadow import ShadowRunner
 from server.identifiers import uuid7
 from server.protocol.status import STATUS, status_of
 from server.settings import load_settings
@@ -73,30 +71,3 @@ def test_every_error_has_its_status(kind: type[TiltyardError]) -> None:
     assert (status_of(error) == 500) == (kind in at_start_only | {errors.RequestError, errors.ExecutionError})
     assert kind in STATUS or kind in at_start_only | {errors.RequestError}
     assert kind.__name__ in str(errors.__doc__).split()
-
-
-def test_shadows_beyond_the_queue_are_shed_and_the_others_run_in_order() -> None:
-    """Offered five with room for three, before the loop turns: three run, two are told."""
-
-    async def offer() -> tuple[list[int], list[int]]:
-        ran: list[int] = []
-        shed: list[int] = []
-        third_ran = asyncio.Event()
-
-        def run(work: int) -> None:
-            ran.append(work)
-            if len(ran) == 3:
-                third_ran.set()
-
-        runner = ShadowRunner(run, shed.append, 3)
-        task = asyncio.create_task(runner.run_forever())
-        for work in range(5):
-            runner.offer(work)
-        assert ran == []
-        await third_ran.wait()
-        task.cancel()
-        runner.offer(9)
-        runner.drain()
-        return ran, shed
-
-    assert asyncio.run(offer()) == ([0, 1, 2, 9], [3, 4])

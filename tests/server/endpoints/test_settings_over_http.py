@@ -1,7 +1,7 @@
 """What the settings change for a client, and what it is told when a part of the server has died."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -193,11 +193,12 @@ def test_a_dead_shadow_runner_is_told_and_answers_go_on(
 
     died = asyncio.Event()
 
-    def broken(work: object) -> None:
+    def broken(works: object) -> Iterator[None]:
         died.set()
+        yield
         raise RuntimeError("a bug")
 
-    service.shadows._run = broken
+    service.shadows._worker.run = broken
 
     async def ask(client: httpx.AsyncClient) -> None:
         (await client.post(INFER, json=tensors(id="a"))).raise_for_status()
@@ -207,7 +208,7 @@ def test_a_dead_shadow_runner_is_told_and_answers_go_on(
             await asyncio.to_thread(died.is_set)
             ready = await client.get("/v2/health/ready")
         assert "the shadow runner has died" in ready.json()["error"]
-        service.shadows._run = lambda work: None
+        service.shadows._worker.run = iter
         (await client.post(INFER, json=tensors(id="b"))).raise_for_status()
 
     asyncio.run(asyncio.wait_for(over(service, ask), 20))
