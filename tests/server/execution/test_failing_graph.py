@@ -1,60 +1,26 @@
 """A graph that loads and answers its examples, and fails on some rows that fit its signature."""
 
-import hashlib
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from server.contract.events import Prediction, Shadow
 from server.errors import ExecutionError
 from server.execution.session import load_version
 from server.packing.onnx_bundle import pack_onnx
 from server.packing.options import OnnxOptions
+from tests.server.by_hour import write_by_hour
 from tests.server.graphs import saved, text_encoder
 from tests.server.live_server import Running, wait_for
 
 
-def table_graph() -> bytes:
-    """Returns a graph that looks its answer up by hour, 0 to 23: any other hour is beyond its table."""
-    free = ["rows", 1]
-    graph = helper.make_graph(
-        [helper.make_node("Gather", ["table", "hour"], ["value"], axis=0)],
-        "by_hour",
-        [
-            helper.make_tensor_value_info("hour", TensorProto.INT64, free),
-            helper.make_tensor_value_info("distance", TensorProto.FLOAT, free),
-        ],
-        [helper.make_tensor_value_info("value", TensorProto.FLOAT, free)],
-        [numpy_helper.from_array(np.arange(24, dtype=np.float32), "table")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.checker.check_model(model)
-    return bytes(model.SerializeToString())
-
-
 @pytest.fixture
 def models(packed: Path, tmp_path: Path) -> Path:
-    """`delay` with champion 1 as packed, and shadow 2, which is the table."""
-    models = tmp_path / "models"
-    shutil.copytree(packed / "delay", models / "delay")
-    second = models / "delay" / "2"
-    shutil.copytree(packed / "delay" / "1", second)
-    examples = msgspec.json.decode((second / "examples.json").read_bytes())
-    examples["outputs"][0]["data"] = examples["inputs"][0]["data"]
-    manifest = msgspec.json.decode((second / "bundle.json").read_bytes()) | {"version": "2"}
-    for name, data in (("model.onnx", table_graph()), ("examples.json", msgspec.json.encode(examples))):
-        (second / name).write_bytes(data)
-        manifest["files"][name] = {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
-    (second / "bundle.json").write_bytes(msgspec.json.encode(manifest))
-    (models / "delay" / "route.json").write_text('{"champion": "1", "challengers": [{"version": "2"}]}')
-    return models
+    """`delay` with champion 1 as packed, and shadow 2, which is a table of 24 hours."""
+    return write_by_hour(packed, tmp_path / "models")
 
 
 def arrays(hour: int) -> dict[str, np.ndarray]:
