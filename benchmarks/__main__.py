@@ -10,12 +10,14 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import machine, monitoring, operating, routing, serving, starting
+from benchmarks import machine, monitoring, operating, routing, serving, shadowing, starting
 from benchmarks.chart import requests_chart
 
 RESULTS = Path(__file__).parent / "results"
-PARTS = ("serving", "operating", "routing", "monitor", "start")
+PARTS = ("serving", "operating", "routing", "shadowing", "monitor", "start")
 START_ROUNDS = 7
+QUIET_CORES = 0.1
+KEEPS_PACE_US = 1000
 STEADY = 0.2  # the bare app's spread over its rounds, beyond which something else had the cores
 
 
@@ -43,6 +45,7 @@ def main() -> None:
         "serving": serving.steps(rounds),
         "operating": operating.steps(rounds),
         "routing": routing.steps(rounds),
+        "shadowing": shadowing.steps(rounds),
         "monitor": monitoring.steps(rounds),
         "start": starts,
     }
@@ -62,6 +65,8 @@ def main() -> None:
                     results[part] = operating.measure(folder, rounds, seconds, swaps, advance)
                 elif part == "routing":
                     results[part] = routing.measure(folder, rounds, seconds, advance)
+                elif part == "shadowing":
+                    results[part] = shadowing.measure(folder, rounds, seconds, advance)
                 elif part == "monitor":
                     results[part] = monitoring.measure(folder, rounds, flights, advance)
                 else:
@@ -89,7 +94,23 @@ def _warnings(results: dict[str, Any]) -> list[str]:
                 f"{row['connections']} connections: the bare app made {low:,.0f} to {high:,.0f} requests/s over its "
                 "rounds; something else used the cores, so single rounds' ratios mean little"
             )
+    if "shadowing" in results:
+        found += _shadowing_warnings(results["shadowing"])
     return found
+
+
+def _shadowing_warnings(found: dict[str, Any]) -> list[str]:
+    ratios = sorted(found["p99_ratios"])
+    doubts = []
+    if found["others"] > QUIET_CORES:
+        doubts.append(
+            f"shadowing: others used {found['others']:.2f} cores while it was measured, and the ratio of p99 was "
+            f"{ratios[0]:.2f} to {ratios[-1]:.2f} over the rounds"
+        )
+    if found["behind_p99_us"] > KEEPS_PACE_US:
+        late = _latency(found["behind_p99_us"])
+        doubts.append(f"shadowing: the load could not keep its pace: {late} late at p99, which counts as latency")
+    return doubts
 
 
 def _write(results: dict[str, Any], text: str) -> None:
@@ -127,6 +148,8 @@ def _markdown(results: dict[str, Any]) -> str:
         lines += ["", *_operating(results["operating"])]
     if "routing" in results:
         lines += ["", *_routing(results["routing"])]
+    if "shadowing" in results:
+        lines += ["", *_shadowing(results["shadowing"])]
     if "monitor" in results:
         found = results["monitor"]
         lines += [
@@ -209,6 +232,24 @@ def _routing(found: dict[str, Any]) -> list[str]:
         f"A change of route was obeyed by all of {obeying['workers']} workers after {obeying['median_ms']:.0f} ms "
         f"(median of {obeying['changes']}; 95 % within {obeying['p95_ms']:.0f} ms, the longest "
         f"**{obeying['longest_ms']:.0f} ms**); its own answer came after {obeying['answered_ms']:.0f} ms.",
+    ]
+
+
+def _shadowing(found: dict[str, Any]) -> list[str]:
+    before, after = (_latency(found["p99_us"][name]) for name in shadowing.CONTESTANTS)
+    half, overload = found["half_load"], found["overload"][shadowing.SHADOWED]
+    plain = found["overload"][shadowing.PLAIN]
+    return [
+        f"A shadow of every request at half load, an open loop of {found['requests_s']:,.0f} requests/s (saturation "
+        f"at {found['saturation_requests_s']:,.0f}), {found['rounds']} rounds each of {found['seconds']} s: the "
+        f"champion's p99 {after} against {before} without, ratio **{found['p99_ratio']:.2f}**, p50 ratio "
+        f"{found['p50_ratio']:.2f}; {found['failed']:.0f} failed, {half['shadowed']:,.0f} shadows scored and "
+        f"{half['shed']:,.0f} shed. Others used {found['others']:.2f} cores meanwhile; the load was late by "
+        f"{_latency(found['behind_p99_us'])} at p99.",
+        "",
+        f"Overload, {shadowing.OVERLOAD_CONNECTIONS} connections in a closed loop: {overload['requests_s']:,.0f} "
+        f"requests/s ({plain['requests_s']:,.0f} without a shadow), **{overload['failed']:.0f} failed**; "
+        f"{overload['shadowed']:,.0f} shadows scored, {overload['shed']:,.0f} shed.",
     ]
 
 

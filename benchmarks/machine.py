@@ -111,6 +111,30 @@ def this_process_pinned(core: int) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
+@contextmanager
+def bystanders(pids: list[int]) -> Iterator[list[float]]:
+    """Gives a list that has, once the body has run, how many cores' time went to others than these processes,
+    this one and the children that it waited for (Linux; NaN elsewhere)."""
+    found: list[float] = []
+    began, before = time.perf_counter(), _others_s(pids)
+    yield found
+    found.append((_others_s(pids) - before) / (time.perf_counter() - began))
+
+
+def _others_s(pids: list[int]) -> float:
+    total = Path("/proc/stat")
+    if not total.exists():
+        return float("nan")
+    tick = os.sysconf("SC_CLK_TCK")
+    user, nice, system, _, _, irq, softirq = map(int, total.read_text().split("\n", 1)[0].split()[1:8])
+    own = 0
+    for pid in (os.getpid(), *pids):
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        own += sum(map(int, fields[11:13]))  # its user and system time
+        own += sum(map(int, fields[13:15])) if pid == os.getpid() else 0  # and its children's
+    return (user + nice + system + irq + softirq - own) / tick
+
+
 def end_cleanly_when_terminated() -> None:
     """Makes SIGTERM unwind like Ctrl-C, so that what was started is ended and temporary files go."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("benchmarks: terminated"))

@@ -44,7 +44,7 @@ def measure(folder: Path, rounds: int, seconds: int, advance: Callable[[str], No
     route = {"champion": "1", "challengers": [{"version": "2"}]}
     (shadowed / "bench" / "route.json").write_text(json.dumps(route))
     row = np.random.default_rng(SEED).normal(size=FLOATS).round(6)
-    body = _request_body(row)
+    body = request_body(row)
     script = post(folder, PATH, body.encode())
     expected = _expected(plain, row)
     runs: list[dict[str, Any]] = []
@@ -74,7 +74,7 @@ def measure(folder: Path, rounds: int, seconds: int, advance: Callable[[str], No
                 if contestant == OURS:
                     memory.append(rss_mb(process))
                 if contestant != BARE:
-                    counted = {"contestant": contestant, "round": round_, **_balance(url)}
+                    counted = {"contestant": contestant, "round": round_, **balance(url)}
             if contestant != BARE:
                 balances.append({**counted, "in_the_log": _events_in(outbox)})
                 _check_balance(balances[-1])
@@ -93,7 +93,8 @@ def measure(folder: Path, rounds: int, seconds: int, advance: Callable[[str], No
     }
 
 
-def _request_body(row: np.ndarray[Any, np.dtype[Any]]) -> str:
+def request_body(row: np.ndarray[Any, np.dtype[Any]]) -> str:
+    """Returns a request of one row."""
     data = row.tolist()
     return json.dumps({"inputs": [{"name": "input", "shape": [1, FLOATS], "datatype": "FP32", "data": data}]})
 
@@ -114,7 +115,7 @@ def _ask(url: str, body: str, expected: dict[str, list[Any]]) -> bytes:
     return response.content
 
 
-def _balance(url: str) -> dict[str, float]:
+def balance(url: str) -> dict[str, float]:
     """Returns answers and events as the server counts them, once the shadows ran and the last group is committed."""
     found, last = _counts(url), {}
     while found["backlog"] or found != last:

@@ -25,8 +25,11 @@ GATHER_S = 0.005
 STRETCH_S = 30e-6
 """How long shadows work without looking for requests, beyond a single step that takes longer."""
 
-BUSY_TURNS = 20
-"""Where requests never pause, shadows get a stretch after this many times its length: a twentieth of the time."""
+BUSY_S = 0.01
+"""How long shadows wait for a turn without a request. At half load requests never come so long without a pause."""
+
+BUSY_SHARE = 0.05
+"""What shadows then get, as a share of the time they have waited."""
 
 
 class Work(Protocol):
@@ -71,7 +74,6 @@ class ShadowRunner(Generic[W]):
         self._steps: Generator[None] | None = None  # of the batch at work
         self._batch_requests = 0
         self._batch_bytes = 0
-        self._stretch_s = 0.0
         self._closed = False
         self._wake = asyncio.Event()
 
@@ -90,15 +92,14 @@ class ShadowRunner(Generic[W]):
             self._wake.clear()
             if self._requests < BATCH_REQUESTS:
                 await asyncio.sleep(GATHER_S)
-            while self._lanes or self._steps is not None:
-                await self._turn()
-                self._work_on(STRETCH_S)
+            while self._left:
+                self._work_on(await self._turn())
 
     def drain(self, within_s: float = math.inf) -> None:
         """Runs what is left, after the last answer, and sheds what is left of that after so many seconds."""
         self._closed = True
         end = time.perf_counter() + within_s
-        while (self._lanes or self._steps is not None) and time.perf_counter() < end:
+        while self._left and time.perf_counter() < end:
             self._work_on(STRETCH_S)
         if self._steps is not None:
             self._steps.close()
@@ -107,6 +108,10 @@ class ShadowRunner(Generic[W]):
             for work, _ in lane:
                 self._worker.shed(work, "shed: the server is stopping")
         self._lanes.clear()
+
+    @property
+    def _left(self) -> bool:
+        return self._steps is not None or bool(self._lanes)
 
     def _take_in(self, work: W) -> None:
         size_bytes = work.size_bytes
@@ -123,33 +128,34 @@ class ShadowRunner(Generic[W]):
             self._bytes += size_bytes
             self._wake.set()
 
-    async def _turn(self) -> None:
-        """Returns in a turn of the event loop that brought no request, or once shadows have waited long enough."""
-        end = time.perf_counter() + BUSY_TURNS * self._stretch_s
+    async def _turn(self) -> float:
+        """Returns how long shadows may work, in a turn of the event loop that brought no request, or after BUSY_S."""
+        began = time.perf_counter()
         while True:
             seen = self._arrivals()
             await asyncio.sleep(0)
-            if self._arrivals() == seen or time.perf_counter() > end:
-                return
+            if self._arrivals() == seen:
+                return STRETCH_S
+            waited_s = time.perf_counter() - began
+            if waited_s > BUSY_S:
+                return BUSY_SHARE * waited_s
 
     def _work_on(self, stretch_s: float) -> None:
-        """Does the next steps of the batch at work, or of the next one."""
-        began = time.perf_counter()
-        if self._steps is None:
-            self._begin_batch()
-        assert self._steps is not None
+        """Does steps of the batch at work and of those after it: one, and more while there is time."""
+        end = time.perf_counter() + stretch_s
         while True:
+            if self._steps is None:
+                self._begin_batch()
+            assert self._steps is not None
             try:
                 next(self._steps)
             except StopIteration:
                 self._end_batch()
-                break
             except BaseException:
                 self._end_batch()
                 raise
-            if time.perf_counter() - began >= stretch_s:
-                break
-        self._stretch_s = time.perf_counter() - began
+            if time.perf_counter() >= end or not self._left:
+                return
 
     def _begin_batch(self) -> None:
         """Takes the next works of the lane whose turn it is; the lane then stands behind the others."""

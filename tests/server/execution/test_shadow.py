@@ -1,6 +1,7 @@
 """The queue of shadows: bounded, fair between challengers, and behind every request."""
 
 import asyncio
+import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 
@@ -108,7 +109,7 @@ def test_a_batch_has_one_lane_and_lanes_take_turns() -> None:
 def test_requests_that_come_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """While each turn of the loop brings a request no step is made; the first quiet one makes it."""
     monkeypatch.setattr(shadow, "STRETCH_S", 0.0)
-    monkeypatch.setattr(shadow, "BUSY_TURNS", 1e9)
+    monkeypatch.setattr(shadow, "BUSY_S", 1e9)
     worker = Recorder()
     arrived = 0
 
@@ -132,7 +133,7 @@ def test_requests_that_come_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_shadows_get_a_little_time_where_requests_never_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server at saturation still scores some, so that a challenger is seen."""
+    """A server at saturation still scores some, a twentieth of the time, so that a challenger is seen."""
     monkeypatch.setattr(shadow, "STRETCH_S", 0.0)
     worker = Recorder()
     arrived = 0
@@ -144,6 +145,10 @@ def test_shadows_get_a_little_time_where_requests_never_pause(monkeypatch: pytes
 
     async def measure() -> None:
         shadows = ShadowRunner(worker, 1000, 1000, arrivals)
+        began = time.perf_counter()
+        stretch_s = await shadows._turn()
+        passed_s = time.perf_counter() - began
+        assert 0.05 * shadow.BUSY_S <= stretch_s <= 0.05 * passed_s
         async with asyncio.TaskGroup() as group:
             task = group.create_task(shadows.run_forever())
             shadows.offer([Request(name) for name in range(8)])
@@ -207,7 +212,7 @@ def test_each_request_is_run_or_shed_once(
         assert 0 <= shadows._requests <= requests
         assert 0 <= shadows._bytes <= size_bytes
         for _ in range(steps):
-            if shadows._lanes or shadows._steps is not None:
+            if shadows._left:
                 shadows._work_on(0.0)
     shadows.drain(0.0 if time_is_up else 10.0)
 
