@@ -84,8 +84,7 @@ class Shadowing:
             while decoded:
                 yield from self._run(self._next_run(decoded))
             while attempts:
-                self._log_answer(attempts[0])
-                attempts.popleft()
+                self._log_answer(attempts.popleft())
                 yield
         except GeneratorExit:
             for attempt in attempts:

@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -30,6 +30,8 @@ from server.metrics import ArmMetrics, Metrics
 from server.model_route import Arm, ModelRoute
 from server.payload import Payload, Rows
 from server.protocol.datatypes import Arrays
+from server.routing.breaker import Breaker
+from server.routing.document import Guard
 from server.scoring import ShadowWork
 from server.service import Service
 from server.settings import EventSettings, LimitSettings, Settings
@@ -277,6 +279,21 @@ def test_latency_is_the_time_spent_and_not_the_waiting(bench: Bench, monkeypatch
 
     found = [cast(Shadow, event).data for event in bench.log.events()]
     assert [(6000, 200), (6000, 200), (0, 503)] == [(data.latency_us, data.status) for data in found]
+
+
+def test_a_guard_sees_how_a_shadow_does(bench: Bench) -> None:
+    """Two of four fail, and no more than a quarter may: the guard opens with the fourth, and a shed one counts not."""
+    guard = Guard(error_rate=0.25, min_requests=4, window_s=60.0)
+    bench.arm = replace(bench.arm, breaker=Breaker(guard))
+    bench.shadowing.shed(bench.work("shed", [1]), "shed: no room")
+    works = [bench.work(name, [hour]) for name, hour in (("a", 1), ("b", 24), ("c", 2))]
+    list(bench.shadowing.run(works))
+    assert bench.tripped == []
+
+    list(bench.shadowing.run([bench.work("d", [24])]))
+
+    assert [("delay", "2")] == [told[:2] for told in bench.tripped]
+    assert "2 of 4 requests" in bench.tripped[0][2]
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
