@@ -1,1 +1,1 @@
-"""Running graphs: the ONNX session and the shadow runner."""
+"""Running graphs: the ONNX session, stacks of requests, and the shadow runner."""
