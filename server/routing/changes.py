@@ -7,8 +7,9 @@ import msgspec
 
 from server.contract.manifest import Signature
 from server.errors import RouteError
-from server.routing.document import Range, Route, faults_in
-from server.routing.ranges import STEPS, champion_share, in_steps, lay_out
+from server.routing.document import Range, Route, faults_in, refusal, shown
+from server.routing.ranges import champion_share, lay_out
+from server.routing.steps import STEPS, in_steps
 
 
 def replaced(former: Route, wanted: Route) -> Route:
@@ -28,7 +29,7 @@ def with_shares(former: Route, shares: Mapping[str, float]) -> Route:
     """
     named = {each.version for each in former.challengers}
     faults = [
-        f"shares: expected versions among the challengers {sorted(named)}, got {version!r}"
+        f"shares: expected versions among the challengers {sorted(named)}, got {shown(version)}"
         for version in shares
         if version not in named
     ]
@@ -38,7 +39,7 @@ def with_shares(former: Route, shares: Mapping[str, float]) -> Route:
     wanted = msgspec.structs.replace(former, challengers=challengers)
     faults += faults_in(wanted)
     if faults:
-        raise RouteError.of(faults)
+        raise refusal(faults)
     return _next(former, lay_out(wanted, former))
 
 
@@ -51,7 +52,9 @@ def promoted(former: Route, version: str) -> Route:
         RouteError: the version is champion already.
     """
     if version == former.champion:
-        raise RouteError(f"promote: expected another version than the champion, got {version!r}, which is champion")
+        raise RouteError(
+            f"promote: expected another version than the champion, got {shown(version)}, which is champion"
+        )
     challengers = [each for each in former.challengers if each.version != version]
     return _next(former, msgspec.structs.replace(former, champion=version, challengers=challengers))
 
@@ -75,7 +78,7 @@ def version_faults(route: Route, known: list[str], serving: list[str]) -> list[s
         serving: those of them that serve.
     """
     faults = [
-        f"expected versions among {known}, got {version!r}" for version in route.versions() if version not in known
+        f"expected versions among {known}, got {shown(version)}" for version in route.versions() if version not in known
     ]
     if route.champion in known and route.champion not in serving:
         faults.append(f"expected a champion that serves, got version {route.champion!r}, which was refused")

@@ -7,22 +7,25 @@ without ranges; ``ranges.py`` makes those follow from the document before.
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
-from itertools import pairwise
+from collections.abc import Iterator, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 import msgspec
+from msgspec import UNSET
 
 from server.errors import RouteError
+from server.routing.steps import STEPS, in_steps
 
 Range = tuple[float, float]
 """A part of [0, 1): from the first number, up to the second without it."""
 
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # a header's name, RFC 9110
+_VALUE = re.compile(r"[!-~\u00a1-\u00ff]([ -~\u00a0-\u00ff]*[!-~\u00a1-\u00ff])?")  # a header's value in Latin-1
 _LONGEST = 200
 _UNITS = ("parameter", "header", "input")
 _MOST_CHALLENGERS = 64
+_MOST_FAULTS = 100
 
 
 class Guard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -124,25 +127,30 @@ def decode_route(data: bytes, form: Literal["json", "toml"] = "json") -> Route:
 
 
 def read_route(value: Any) -> Route:
-    """Returns the route that plain values describe.
+    """Returns the route that plain values describe; null is as good as no member where the default is null.
 
     Raises:
         RouteError: they do not describe a route, or one that contradicts itself; it names every fault.
     """
-    faults = list(_shape_faults(Route, value, "document"))
+    faults: list[str] = []
+    route = _read(Route, value, "document", faults)
+    if route is not UNSET:
+        faults += faults_in(route)
     if faults:
-        raise RouteError.of(faults)
-    route = msgspec.convert(value, Route)
-    # Of a shadow the whole traffic is a harmless default, of a split it is not.
-    faults += [
-        f"challenger {_shown(each['version'])}: expected a share beside mode split, got none"
-        for each in value.get("challengers", ())
-        if each.get("mode") == "split" and "share" not in each
-    ]
-    faults += faults_in(route)
-    if faults:
-        raise RouteError.of(faults)
+        raise refusal(faults)
+    assert isinstance(route, Route)
     return route
+
+
+def refusal(faults: Sequence[str]) -> RouteError:
+    """Returns the error of a document with these faults, of which there are as many as anyone reads."""
+    more = len(faults) - _MOST_FAULTS
+    return RouteError.of([*faults[:_MOST_FAULTS], *([f"{more} faults more"] if more > 0 else [])])
+
+
+def shown(text: str) -> str:
+    """Returns a text as a message shows it: quoted, and cut where it is long."""
+    return repr(text if len(text) <= _LONGEST else text[:_LONGEST] + "…")
 
 
 def route_schema() -> dict[str, Any]:
@@ -156,53 +164,95 @@ def faults_in(route: Route) -> list[str]:
     for challenger in route.challengers:
         if challenger.guard is not None:
             faults += [
-                f"challenger {challenger.version!r}: guard: {fault}" for fault in _guard_faults(challenger.guard)
+                f"challenger {shown(challenger.version)}: guard: {fault}" for fault in _guard_faults(challenger.guard)
             ]
-    kind, colon, name = (route.unit or "input:x").partition(":")
-    if kind not in _UNITS or not colon or not name or (kind == "header" and not _NAME.fullmatch(name)):
-        wanted = "parameter:NAME, header:NAME, input:NAME or null"
-        faults.append(f"unit: expected {wanted}, got {_shown(route.unit or '')}")
+    if route.unit is not None:
+        kind, _, name = route.unit.partition(":")
+        if kind not in _UNITS or not name or (kind == "header" and not _NAME.fullmatch(name)):
+            wanted = "parameter:NAME, header:NAME, input:NAME or null"
+            faults.append(f"unit: expected {wanted}, got {shown(route.unit)}")
     if len(route.salt) > _LONGEST:
         faults.append(f"salt: expected at most {_LONGEST} characters, got {len(route.salt)}")
     if not 0 <= route.revision < 2**53:
-        faults.append(f"revision: expected 0 or more, got {route.revision}")
+        faults.append(f"revision: expected 0 or more, below 2^53, got {route.revision}")
     return faults
 
 
-def _shape_faults(kind: Any, value: Any, where: str) -> Iterator[str]:
-    """Yields every value that is not of its member's type, where msgspec alone would name the first."""
+def _read(kind: Any, value: Any, where: str, faults: list[str]) -> Any:
+    """Returns what a value describes, UNSET where it is not of its type, and adds to the faults why not.
+
+    What else there is can still be judged, so that one message names every fault; msgspec alone names the first.
+    """
     kind = _without_none(kind) if value is not None else kind
-    if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and isinstance(value, Mapping):
-        fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
-        for name in value.keys() - fields.keys():
-            yield f"{where}: expected members among {', '.join(fields)}, got {_shown(name)}"
-        for name, field in fields.items():
-            if name in value:
-                yield from _shape_faults(field.type, value[name], name if where == "document" else f"{where}.{name}")
-            elif field.required:
-                yield f"{where}: expected a member {name}, got none"
-    elif get_origin(kind) is list and isinstance(value, list):
-        for place, each in enumerate(value):
-            yield from _shape_faults(get_args(kind)[0], each, f"{where}[{place}]")
-    else:
-        try:
-            msgspec.convert(value, kind)
-        except msgspec.ValidationError as error:
-            yield f"{where}: {_lower(str(error).partition(' - at ')[0])}"
+    if _is_record(kind) and isinstance(value, Mapping):
+        return _read_members(kind, value, where, faults)
+    if get_origin(kind) is list and isinstance(value, list):
+        read = [_read(get_args(kind)[0], each, f"{where}[{place}]", faults) for place, each in enumerate(value)]
+        return [each for each in read if each is not UNSET]
+    if get_origin(kind) is tuple and isinstance(value, list) and len(value) == len(get_args(kind)):
+        ends = [
+            _read(part, each, f"{where}[{place}]", faults)
+            for place, (part, each) in enumerate(zip(get_args(kind), value, strict=True))
+        ]
+        return UNSET if UNSET in ends else tuple(ends)
+    if get_origin(kind) is Literal and isinstance(value, str) and value not in get_args(kind):
+        faults.append(f"{where}: expected {' or '.join(map(repr, get_args(kind)))}, got {shown(value)}")
+        return UNSET
+    if kind is int and isinstance(value, int) and not -(2**63) <= value < 2**63:
+        faults.append(f"{where}: expected an integer of 64 bits, got one beyond")
+        return UNSET
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        faults.append(f"{where}: {_lower(str(error))}")
+        return UNSET
+
+
+def _read_members(kind: Any, value: Mapping[str, Any], where: str, faults: list[str]) -> Any:
+    fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    faults += [
+        f"{where}: expected members among {', '.join(fields)}, got {shown(name)}"
+        for name in sorted(value.keys() - fields.keys())
+    ]
+    members = {}
+    for name, field in fields.items():
+        if name in value:
+            members[name] = _read(field.type, value[name], name if kind is Route else f"{where}.{name}", faults)
+        elif field.required:
+            faults.append(f"{where}: expected a member {name}, got none")
+            members[name] = UNSET
+    # Of a shadow the whole traffic is a harmless default, of a split it is not.
+    if kind is Challenger and members.get("mode") == "split" and "share" not in members:
+        faults.append(f"{where}: expected a share beside mode split, got none")
+        members["share"] = UNSET
+    read = {name: member for name, member in members.items() if member is not UNSET}
+    if kind is Route:
+        return Route(**{"champion": "", **read})
+    # What cannot be read of a list or a record is left out; a name or a number is what the rest depends on.
+    if any(name not in read and not _is_compound(fields[name].type) for name in members):
+        return UNSET
+    return kind(**read)
+
+
+def _is_compound(kind: Any) -> bool:
+    return get_origin(_without_none(kind)) is list or _is_record(_without_none(kind))
+
+
+def _is_record(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
 
 
 def _without_none(kind: Any) -> Any:
     if get_origin(kind) not in (Union, UnionType):
         return kind
-    kinds = [each for each in get_args(kind) if each is not NoneType]
-    return kinds[0] if len(kinds) == 1 else kind
+    return next(each for each in get_args(kind) if each is not NoneType)
 
 
 def _version_faults(route: Route) -> Iterator[str]:
     seen: set[str] = set()
     for version in [route.champion, *(each.version for each in route.challengers)]:
         if version in seen:
-            yield f"expected every version once among champion and challengers, got {_shown(version)} twice"
+            yield f"expected every version once among champion and challengers, got {shown(version)} twice"
         seen.add(version)
     if len(route.challengers) > _MOST_CHALLENGERS:
         yield f"challengers: expected at most {_MOST_CHALLENGERS}, got {len(route.challengers)}"
@@ -211,33 +261,34 @@ def _version_faults(route: Route) -> Iterator[str]:
 def _share_faults(route: Route) -> Iterator[str]:
     for challenger in route.challengers:
         if not 0.0 <= challenger.share <= 1.0:
-            yield f"challenger {_shown(challenger.version)}: expected a share in [0, 1], got {challenger.share}"
-    total = sum(each.share for each in route.splits)
-    # A billionth is the step of shares: what is lost or won in adding them is no fault.
-    if total > 1.0 + 1e-9 and all(0.0 <= each.share <= 1.0 for each in route.splits):
-        yield f"expected shares of splits that add up to at most 1, got {total:g}"
+            yield f"challenger {shown(challenger.version)}: expected a share in [0, 1], got {challenger.share}"
+    total = sum(in_steps(each.share) for each in route.splits if 0.0 <= each.share <= 1.0)
+    if total > STEPS:
+        yield f"expected shares of splits that add up to at most 1, got {total / STEPS}"
 
 
 def _range_faults(route: Route) -> Iterator[str]:
     taken: list[tuple[float, float, str]] = []
     for challenger in route.challengers:
         if challenger.ranges and challenger.mode != "split":
-            yield f"challenger {_shown(challenger.version)}: expected ranges beside mode split, got them beside shadow"
+            yield f"challenger {shown(challenger.version)}: expected ranges beside mode split, got them beside shadow"
         for start, end in challenger.ranges or ():
-            if 0.0 <= start < end <= 1.0:
+            if 0.0 <= start < end <= 1.0 and in_steps(start) < in_steps(end):
                 taken.append((start, end, challenger.version))
             else:
                 yield (
-                    f"challenger {_shown(challenger.version)}: expected ranges [from, to] with 0 <= from < to <= 1, "
-                    f"got [{start}, {end}]"
+                    f"challenger {shown(challenger.version)}: expected ranges [from, to] with 0 <= from < to <= 1, "
+                    f"a billionth apart or more, got [{start}, {end}]"
                 )
-    taken.sort()
-    for (_, end, one), (start, _, other) in pairwise(taken):
-        if start < end:
+    furthest, owner = 0.0, ""
+    for start, end, version in sorted(taken):
+        if in_steps(start) < in_steps(furthest):
             yield (
-                f"expected ranges that do not overlap, got one of {_shown(one)} up to {end} and one of "
-                f"{_shown(other)} from {start}"
+                f"expected ranges that do not overlap, got one of {shown(owner)} up to {furthest} and one of "
+                f"{shown(version)} from {start}"
             )
+        if end > furthest:
+            furthest, owner = end, version
 
 
 def _override_faults(route: Route) -> Iterator[str]:
@@ -245,12 +296,15 @@ def _override_faults(route: Route) -> Iterator[str]:
     for override in route.overrides:
         key = override.header.lower(), override.value
         if not _NAME.fullmatch(override.header):
-            yield f"overrides: expected a header's name, got {_shown(override.header)}"
-        # As headers arrive: without spaces around, in Latin-1.
-        if not override.value or override.value != override.value.strip() or not override.value.isprintable():
-            yield f"overrides: header {_shown(override.header)}: expected a value without spaces around, got another"
+            yield f"overrides: expected a header's name, got {shown(override.header)}"
+        # Headers arrive without spaces around and are compared in Latin-1.
+        if not _VALUE.fullmatch(override.value):
+            yield (
+                f"overrides: header {shown(override.header)}: expected a value of printable characters of Latin-1, "
+                "without spaces around, got another"
+            )
         if key in seen:
-            yield f"overrides: expected every header and value once, got {_shown(override.header)} twice with one value"
+            yield f"overrides: expected every header and value once, got {shown(override.header)} twice with one value"
         seen.add(key)
 
 
@@ -267,10 +321,6 @@ def _guard_faults(guard: Guard) -> Iterator[str]:
         yield f"expected window_s from 1 to 3600, got {guard.window_s}"
     if guard.min_requests < 1:
         yield f"expected min_requests of 1 or more, got {guard.min_requests}"
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= _LONGEST else text[:_LONGEST] + "…")
 
 
 def _lower(text: str) -> str:

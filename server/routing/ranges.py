@@ -1,21 +1,18 @@
 """Which part of [0, 1) each challenger has, such that a changed share moves no unit it need not move.
 
-Shares and the ends of ranges are whole billionths, so that sums are exact and a document says the same in
-every language. A challenger that grows takes the lowest part that is free, one that shrinks gives its highest
-part back: units move between it and the champion, never between challengers, and a ramp upwards moves
-nobody out of the challenger.
+Shares and the ends of ranges are whole billionths. A challenger that grows takes the lowest parts that the
+champion has, one that shrinks gives its highest parts back to the champion: units move between it and the
+champion, never between challengers, and a ramp upwards moves nobody out of the challenger. Only where the
+champion has too little does one change hand what some challengers give back to others.
 """
 
-import math
 from collections.abc import Sequence
+from itertools import chain
 
 import msgspec
 
-from server.errors import RouteError
-from server.routing.document import Challenger, Range, Route, faults_in
-
-STEPS = 10**9
-"""How many parts [0, 1) has: the step of shares and ranges is 1 / STEPS."""
+from server.routing.document import Challenger, Range, Route, faults_in, refusal
+from server.routing.steps import STEPS, in_steps
 
 _Steps = tuple[int, int]
 
@@ -24,39 +21,27 @@ def lay_out(wanted: Route, former: Route | None) -> Route:
     """Returns a route whose every split has the ranges that its share asks for.
 
     Args:
-        wanted: with ranges for a split, they are where it starts from.
-        former: the route in force; without ranges in ``wanted``, a split starts from those it has here.
+        wanted: with ranges for a split, even none at all, they are where it starts from.
+        former: the route in force; a split whose ranges are None starts from those it has here.
 
     Raises:
         RouteError: ranges of two challengers overlap.
     """
-    before = {} if former is None else {each.version: each.ranges for each in former.splits}
+    before = {} if former is None else {each.version: _in_steps(each.ranges) for each in former.splits}
     started = {
-        each.version: [_to_steps(part) for part in each.ranges or before.get(each.version) or ()]
+        each.version: before.get(each.version, []) if each.ranges is None else _in_steps(each.ranges)
         for each in wanted.splits
     }
     overlaps = faults_in(_with_ranges(wanted, started))
     if overlaps:
-        raise RouteError.of(overlaps)
+        raise refusal(overlaps)
     sizes = {each.version: in_steps(each.share) for each in wanted.splits}
-    # Whatever is given back is free for those that grow.
     kept = {version: _shrunk(ranges, sizes[version]) for version, ranges in started.items()}
-    for version, size in sizes.items():
-        free = _free([part for ranges in kept.values() for part in ranges])
-        kept[version] = _grown(kept[version], free, size)
+    # First from the champion, for all who grow; what other challengers had only where that is too little.
+    for taken in ([*before.values(), *started.values()], []):
+        for version, size in sizes.items():
+            kept[version] = _grown(kept[version], _free([*taken, *kept.values()]), size)
     return _with_ranges(wanted, kept)
-
-
-def in_steps(share: float) -> int:
-    """Returns a share in billionths; what lies between two of them is rounded down, so that thirds still add up.
-
-    Example:
-        >>> in_steps(0.29), in_steps(1 / 3), in_steps(1 / 6)
-        (290000000, 333333333, 166666666)
-    """
-    exact = share * STEPS
-    nearest = round(exact)
-    return nearest if abs(exact - nearest) < 1e-3 else math.floor(exact)
 
 
 def champion_share(route: Route) -> float:
@@ -76,18 +61,18 @@ def _placed(challenger: Challenger, steps: dict[str, list[_Steps]]) -> Challenge
     return msgspec.structs.replace(challenger, share=share, ranges=ranges)
 
 
-def _to_steps(part: Range) -> _Steps:
-    return in_steps(part[0]), in_steps(part[1])
+def _in_steps(ranges: Sequence[Range] | None) -> list[_Steps]:
+    return [(in_steps(start), in_steps(end)) for start, end in ranges or ()]
 
 
 def _size(ranges: Sequence[_Steps]) -> int:
     return sum(end - start for start, end in ranges)
 
 
-def _free(taken: list[_Steps]) -> list[_Steps]:
-    """Returns the parts of [0, STEPS) that nobody has, lowest first."""
+def _free(taken: Sequence[Sequence[_Steps]]) -> list[_Steps]:
+    """Returns the parts of [0, STEPS) that are in none of several lists, lowest first."""
     found, place = [], 0
-    for start, end in [*sorted(taken), (STEPS, STEPS)]:
+    for start, end in [*sorted(chain.from_iterable(taken)), (STEPS, STEPS)]:
         if start > place:
             found.append((place, start))
         place = max(place, end)
