@@ -28,8 +28,8 @@ def bucket_of(salt: str, unit: str) -> float:
         >>> round(bucket_of("flight-delay", "customer-7"), 6)
         0.932454
     """
-    (number,) = _first_8_bytes(sha256(f"{salt}:{unit}".encode()).digest())
-    return int(number >> 11) * 2.0**-53
+    number: int = _first_8_bytes(sha256(f"{salt}:{unit}".encode()).digest())[0]
+    return (number >> 11) * 2.0**-53
 
 
 def shadow_bucket_of(salt: str, version: str, unit: str) -> float:
