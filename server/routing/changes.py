@@ -97,7 +97,8 @@ def unit_fault(route: Route, signature: Signature) -> list[str]:
     fitting = sorted(each for each, datatype in datatypes.items() if not datatype.startswith("FP"))
     if name in fitting:
         return []
-    return [f"unit: expected an input of strings, integers or booleans, of the champion's {fitting}, got {name!r}"]
+    wanted = f"an input of strings, integers or booleans, of the champion's {fitting}"
+    return [f"unit: expected {wanted}, got {shown(name)}"]
 
 
 class Arm(msgspec.Struct, frozen=True, kw_only=True):

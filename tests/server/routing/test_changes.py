@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server.contract.manifest import Signature, Tensor
 from server.errors import RouteError
 from server.routing.assignment import assign, lanes_of
 from server.routing.changes import (
@@ -20,6 +21,7 @@ from server.routing.changes import (
     replaced,
     restored,
     same,
+    unit_fault,
     version_faults,
     with_shares,
 )
@@ -28,6 +30,15 @@ from server.routing.ranges import STEPS, champion_share, lay_out
 from tests.server.routing.routes import changed_shares, cuts_of, moves_between, owner_at, routes, size, texts
 
 UNITS = [f"unit-{number}" for number in range(50)]
+SIGNATURE = Signature(
+    layout="columns",
+    inputs=[
+        Tensor(name="hour", datatype="INT64", shape=[-1, 1]),
+        Tensor(name="distance", datatype="FP32", shape=[-1, 1]),
+        Tensor(name="carrier", datatype="BYTES", shape=[-1, 1]),
+    ],
+    outputs=[],
+)
 PARTS = Route(
     champion="1",
     challengers=[
@@ -203,6 +214,19 @@ def test_versions_that_cannot_answer() -> None:
     assert version_faults(Route(champion="x" * 300), known=["1"], serving=["1"]) == [
         f"expected versions among ['1'], got '{'x' * 200}…'"
     ]
+
+
+@pytest.mark.parametrize("unit", [None, "parameter:distance", "header:distance", "input:carrier", "input:hour"])
+def test_units_that_requests_have(unit: str | None) -> None:
+    """A parameter and a header need not be in the signature; an input must be, and be exact in every language."""
+    assert unit_fault(Route(champion="1", unit=unit), SIGNATURE) == []
+
+
+@pytest.mark.parametrize(("name", "named"), [("distance", "'distance'"), ("", "''"), ("x" * 300, f"'{'x' * 200}…'")])
+def test_units_that_requests_have_not(name: str, named: str) -> None:
+    """A fraction is written in more than one way, and another name is no input."""
+    expected = "expected an input of strings, integers or booleans, of the champion's ['carrier', 'hour'], got "
+    assert unit_fault(Route(champion="1", unit=f"input:{name}"), SIGNATURE) == [f"unit: {expected}{named}"]
 
 
 @given(st.data(), routes(), st.booleans())
