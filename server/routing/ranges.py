@@ -38,7 +38,7 @@ def lay_out(wanted: Route, former: Route | None) -> Route:
     sizes = {each.version: in_steps(each.share) for each in wanted.splits}
     kept = {version: _shrunk(ranges, sizes[version]) for version, ranges in started.items()}
     # First from the champion, for all who grow; what other challengers had only where that is too little.
-    for taken in ([*before.values(), *started.values()], []):
+    for taken in (list(before.values()), []):
         for version, size in sizes.items():
             kept[version] = _grown(kept[version], _free([*taken, *kept.values()]), size)
     return _with_ranges(wanted, kept)

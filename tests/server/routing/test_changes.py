@@ -296,6 +296,16 @@ def test_a_difference_is_told_version_by_version() -> None:
     )
 
 
+def test_moves_of_one_size_are_told_by_name() -> None:
+    """Wherever in the traffic they are."""
+    after = with_shares(PARTS, {"2": 0.0, "3": 0.4})
+
+    assert difference(PARTS, after).moves == [
+        Move(source="1", target="3", share=0.1),
+        Move(source="2", target="1", share=0.1),
+    ]
+
+
 def test_a_difference_names_shadows() -> None:
     """A shadow has its own share, and takes no units."""
     after = msgspec.structs.replace(PARTS, challengers=PARTS.challengers[:2])

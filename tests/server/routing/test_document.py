@@ -187,6 +187,7 @@ def test_versions_are_named_once() -> None:
         ({"champion": "1", "revision": -1}, ["revision: expected 0 or more, below 2^53, got -1"]),
         ({"champion": "1", "revision": 2**53}, [f"revision: expected 0 or more, below 2^53, got {2**53}"]),
         ({"champion": "1", "revision": 2**63}, ["revision: expected an integer of 64 bits, got one beyond"]),
+        ({"champion": "1", "revision": -(2**63)}, [f"revision: expected 0 or more, below 2^53, got {-(2**63)}"]),
         ({"champion": "1", "revision": -(2**63) - 1}, ["revision: expected an integer of 64 bits, got one beyond"]),
         ({"champion": "1", "unit": 3}, ["unit: expected `str`, got `int`"]),
         (
@@ -204,6 +205,13 @@ def test_versions_are_named_once() -> None:
             "challengers[0]: expected a member version, got none",
             "challengers[0]: expected a share beside mode split, got none",
         ]),
+        (
+            {"champion": "1", "challengers": [
+                {"version": "2", "mode": "split"},
+                {"version": "3", "mode": "split", "share": 0.5},
+            ]},
+            ["challengers[0]: expected a share beside mode split, got none"],
+        ),
         (with_split(mode="AB"), ["challengers[0].mode: expected 'shadow' or 'split', got 'AB'"]),
         (with_split(mode=2), ["challengers[0].mode: expected `str`, got `int`"]),
         (with_split(share="0.1"), ["challengers[0].share: expected `float`, got `str`"]),
@@ -303,6 +311,7 @@ def test_every_fault_is_named(value: Any, faults: list[str]) -> None:
         with_split(mode="shadow", ranges=[]),
         with_split(ranges=[[0, 0.5], [0.5, 1]]),
         with_split(ranges=[[0.1, 0.100000001]]),
+        with_split(ranges=[[0.1, 0.2000000009], [0.2000000005, 0.3]]),
         with_guard(error_rate=0, slow_rate=0, window_s=1, min_requests=1),
         with_guard(error_rate=0.999, latency_ms=1e-9, slow_rate=0.999, window_s=3600),
         with_override(version="2"),

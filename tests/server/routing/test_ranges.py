@@ -132,6 +132,7 @@ def test_explicit_ranges_shrink_from_above_and_grow_from_below() -> None:
     ranges: list[Range] = [(0.2, 0.4), (0.9, 1.0)]
 
     assert ranges_of(lay_out(route_of(split("2", 0.15, ranges)), None)) == {"2": [(0.2, 0.35)]}
+    assert ranges_of(lay_out(route_of(split("2", 0.15, ranges[::-1])), None)) == {"2": [(0.2, 0.35)]}
     assert ranges_of(lay_out(route_of(split("2", 0.25, ranges)), None)) == {"2": [(0.2, 0.4), (0.9, 0.95)]}
     assert ranges_of(lay_out(route_of(split("2", 0.4, ranges)), None)) == {"2": [(0.0, 0.1), (0.2, 0.4), (0.9, 1.0)]}
     assert ranges_of(lay_out(route_of(split("2", 0.6, ranges)), None)) == {"2": [(0.0, 0.5), (0.9, 1.0)]}
@@ -154,6 +155,16 @@ def test_a_newcomer_takes_from_the_champion() -> None:
 
     assert ranges_of(replaced) == {"4": [(0.3, 0.4)], "3": [(0.1, 0.3)]}
     assert ranges_of(exchanged) == {"2": [(0.0, 0.1), (0.3, 0.4)], "3": [(0.1, 0.2)]}
+
+
+def test_a_newcomer_takes_nothing_from_one_that_grows_over_a_gap() -> None:
+    """A range that has closed gaps is taken to its end."""
+    former = route_of(split("2", 0.2, [(0.0, 0.1), (0.2, 0.3)]))
+
+    assert ranges_of(lay_out(route_of(split("2", 0.5), split("3", 0.1)), former)) == {
+        "2": [(0.0, 0.5)],
+        "3": [(0.5, 0.6)],
+    }
 
 
 def test_challengers_exchange_units_only_where_the_champion_has_too_few() -> None:
