@@ -9,9 +9,10 @@ the system frees the lock of one that dies.
 
 import errno
 import fcntl
+import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import RawIOBase
 from pathlib import Path
@@ -24,6 +25,8 @@ from server.routing.changes import same
 from server.routing.document import format_route
 from server.routing.revision import Revision, decode_revision, encode_revision
 from server.routing.wanted import Document, wanted_of
+
+logger = logging.getLogger(__name__)
 
 DOCUMENT_FILE = "route.json"
 HISTORY_FILE = "route-history.ndjson"
@@ -74,9 +77,8 @@ class RouteFolder:
             return self._document(folder), None  # nobody has ever changed it here: no lock file is left behind
         try:
             with self._alone(folder, write=False):
-                newest = self._history(folder).newest
-                self._finish(folder, newest)
-                return self._document(folder), newest
+                history = self._history(folder)
+                return self._settle(folder, history), history.newest
         except RouteStoreError as error:
             return RouteError(str(error)), None
 
@@ -94,25 +96,29 @@ class RouteFolder:
 
         Raises:
             StaleRouteError: another revision than its base holds, or the document is another one than it was.
+            RouteError: the document would be larger than any that is read.
             RouteStoreError: it cannot be written; nothing has changed.
         """
         folder = self._of(revision.model)
+        size = len(format_route(revision.route))
+        if size > _LARGEST_BYTES and revision.action != "file":
+            raise RouteError(f"expected a document of at most {_LARGEST_BYTES} bytes, got one of {size}")
         with self._alone(folder, write=True):
-            newest = self._history(folder).newest
+            history = self._history(folder)
+            newest = history.newest
             if newest is not None and newest.number != revision.base:
                 raise StaleRouteError(
                     f"model {revision.model!r}: expected a change of revision {newest.number}, which holds, "
                     f"got one of {revision.base}",
                     newest.number,
                 )
-            # Before the document is looked at: of a change that died half done it says what was.
-            self._finish(folder, newest)
-            if isinstance(seen, bytes) and self._document(folder) != seen:
+            document = self._settle(folder, history)
+            if not _same_document(document, seen):
                 raise StaleRouteError(
                     f"{folder / DOCUMENT_FILE}: expected the document as it was read, got one that was edited "
                     "meanwhile: look at it and try again"
                 )
-            self._write(folder, revision, keep_document=revision.action == "file")
+            self._write(folder, revision, document, keep_document=revision.action == "file")
 
     def accept(self, revisions: Sequence[Revision]) -> list[Revision]:
         """Takes over what was decided elsewhere, oldest first, and returns what of it is new here.
@@ -127,17 +133,10 @@ class RouteFolder:
                 history = self._history(folder)
                 if revision.id in {each.id for each in history.revisions}:
                     continue
-                self._finish(folder, history.newest)
-                wanted = wanted_of(self._document(folder), history.newest)
-                # A document that somebody has edited meanwhile is the next change, not to be lost. One that was
-                # there before the first revision may be as old as the machine's image, and is replaced.
-                edited = (
-                    history.newest is not None
-                    and wanted.edited
-                    and wanted.route is not None
-                    and not same(wanted.route, revision.route)
-                )
-                self._write(folder, revision, keep_document=edited)
+                document = self._settle(folder, history)
+                # A document that was there before the first revision may be as old as the machine's image.
+                edited = history.newest is not None and _is_next_change(document, history.newest, revision)
+                self._write(folder, revision, document, keep_document=edited)
                 new.append(revision)
         return new
 
@@ -152,8 +151,10 @@ class RouteFolder:
     def mark_audited(self, revision: Revision) -> None:
         """Notes that a revision's audit event is in the log, or raises RouteStoreError."""
         folder = self._of(revision.model)
+        path = folder / HISTORY_FILE
+        if not path.exists():  # its model has been taken away meanwhile
+            return
         with self._alone(folder, write=True):
-            path = folder / HISTORY_FILE
             with _writing(path):
                 _append(path, _mark_encoder.encode(_Audited(audited=revision.id)))
 
@@ -161,29 +162,64 @@ class RouteFolder:
         check_model(model)
         return self._folder / model
 
-    def _write(self, folder: Path, revision: Revision, *, keep_document: bool = False) -> None:
+    def _write(self, folder: Path, revision: Revision, document: Document, *, keep_document: bool) -> None:
+        """Makes a revision hold, and unless it is to be kept replaces the document, which was this one."""
         ready = folder / _READY_FILE
-        with _writing(ready):
-            if not keep_document:
-                _replace(ready, format_route(revision.route))
-            _append(folder / HISTORY_FILE, encode_revision(revision))
-        self._finish(folder, revision)
-
-    def _finish(self, folder: Path, newest: Revision | None) -> None:
-        """Ends a change whose process died between its two steps: forwards where it holds, else backwards."""
-        ready = folder / _READY_FILE
+        prepared = format_route(revision.route)
+        if ready.exists():  # the last change could not become the document either: see _place
+            raise RouteStoreError(
+                f"{folder / DOCUMENT_FILE}: expected a file that can be replaced; nothing has changed"
+            )
         try:
-            document = ready.read_bytes()
-        except FileNotFoundError:
-            return
+            with _writing(ready):
+                if not keep_document:
+                    _replace(ready, prepared)
+                _append(folder / HISTORY_FILE, encode_revision(revision))
+                _sync_folder(folder)
+        except RouteStoreError:
+            with suppress(OSError):
+                ready.unlink(missing_ok=True)
+            raise
+        # Nothing can fail any more: the revision holds.
+        if not keep_document:
+            self._place(folder, prepared, seen=document)
+
+    def _settle(self, folder: Path, history: History) -> Document:
+        """Ends a change whose process died between its two steps: forwards where it holds, else backwards.
+
+        Returns the document, as it is then.
+        """
+        ready = folder / _READY_FILE
+        document = self._document(folder)
+        try:
+            prepared = ready.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return document
         except OSError as error:
             raise _unwritable(ready, error) from error
-        with _writing(ready):
-            if newest is not None and document == format_route(newest.route):
-                ready.replace(folder / DOCUMENT_FILE)
-                _sync_folder(folder)
-            else:
+        *_, former, newest = None, None, *history.revisions
+        if newest is None or prepared != format_route(newest.route) or _is_next_change(document, former, newest):
+            with suppress(OSError):  # where it cannot go, everyone who finds it judges it alike
                 ready.unlink(missing_ok=True)
+            return document
+        return self._place(folder, prepared, seen=document)
+
+    def _place(self, folder: Path, prepared: bytes, *, seen: Document) -> Document:
+        """Replaces the document by the one that lies ready, unless somebody edited it since; returns what it is.
+
+        Where it cannot be replaced the one that lies ready counts: that it holds is written already.
+        """
+        ready, path = folder / _READY_FILE, folder / DOCUMENT_FILE
+        document = self._document(folder)
+        try:
+            if not _same_document(document, seen):
+                ready.unlink(missing_ok=True)
+                return document
+            ready.replace(path)
+            _sync_folder(folder)
+        except OSError as error:
+            logger.warning("%s: expected a file that can be replaced, got: %s", path, error.strerror)
+        return prepared
 
     def _document(self, folder: Path) -> Document:
         path = folder / DOCUMENT_FILE
@@ -228,20 +264,23 @@ class RouteFolder:
     def _alone(self, folder: Path, *, write: bool) -> Iterator[None]:
         """Holds a model's lock; a folder that may not be written has no writer to wait for."""
         path = folder / _LOCK_FILE
+        descriptor = None
         try:
             if write:
                 folder.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         except OSError as error:
+            if descriptor is not None:
+                os.close(descriptor)
             if write:
                 raise _unwritable(path, error) from error
-            yield
-            return
+            descriptor = None
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
-            os.close(descriptor)
+            if descriptor is not None:
+                os.close(descriptor)
 
 
 def _is_empty(folder: Path) -> bool:
@@ -291,10 +330,21 @@ def _append(path: Path, line: bytes) -> None:
 
 def _whole_lines(file: RawIOBase) -> int:
     """Returns the size of a file without the part of a line that a dead process left at its end."""
-    size = file.seek(0, os.SEEK_END)
-    start = max(0, size - _LARGEST_BYTES * 2)
-    file.seek(start)
-    return start + file.readall().rfind(b"\n") + 1
+    file.seek(0)
+    return file.readall().rfind(b"\n") + 1
+
+
+def _same_document(one: Document, other: Document) -> bool:
+    """Says whether two looks found the same document; of those that cannot be read one is like another."""
+    if isinstance(one, RouteError) or isinstance(other, RouteError):
+        return isinstance(one, RouteError) and isinstance(other, RouteError)
+    return one == other
+
+
+def _is_next_change(document: Document, former: Revision | None, revision: Revision) -> bool:
+    """Says whether a document is neither the former revision's nor this one's: an edit, not to be lost."""
+    wanted = wanted_of(document, former)
+    return wanted.edited and wanted.route is not None and not same(wanted.route, revision.route)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -15,7 +15,8 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
 
     ``id`` is the change's own, and that of its audit event. ``base`` is the revision it changed; ``by`` the name of
     the token, "" where nobody needs one, or the part of the server that did it (``guard``: a challenger went beyond
-    its limits; ``file``: somebody edited route.json). Members unknown to a reader are skipped.
+    its limits; ``file``: somebody edited route.json, whose SHA-256 is ``document``). Members unknown to a reader are
+    skipped.
     """
 
     id: str
@@ -26,6 +27,7 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
     action: Action
     reason: str | None = None
     route: Route
+    document: str | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def number(self) -> int:

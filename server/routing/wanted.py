@@ -1,5 +1,6 @@
 """What a model's route should be, out of its document, which people may edit, and its newest revision."""
 
+import hashlib
 from dataclasses import dataclass
 
 import msgspec
@@ -36,6 +37,9 @@ def wanted_of(document: Document, newest: Revision | None) -> Wanted:
     try:
         if isinstance(document, RouteError):
             raise document
+        # Laid out a second time, from where its own first time led, an edited document may say something else.
+        if newest is not None and newest.document == digest_of(document):
+            return Wanted(last, last)
         route = lay_out(decode_route(document), last)
     except RouteError as error:
         return Wanted(last, last, fault=str(error))
@@ -43,3 +47,8 @@ def wanted_of(document: Document, newest: Revision | None) -> Wanted:
         return Wanted(last, last)
     number = max(route.revision, 1 if last is None else last.revision + 1)
     return Wanted(msgspec.structs.replace(route, revision=number), last, edited=True)
+
+
+def digest_of(document: bytes) -> str:
+    """Returns what a revision remembers of the document it was made from."""
+    return hashlib.sha256(document).hexdigest()
