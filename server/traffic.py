@@ -7,6 +7,8 @@ goes on with the versions it began with.
 import logging
 from collections.abc import Mapping
 
+import msgspec
+
 from server.bundles.repository import Repository
 from server.contract.events import Role
 from server.errors import UnknownModelError
@@ -158,12 +160,15 @@ class Traffic:
         by_version = {name: self._arm(model, name, "challenger", 0.0) for name in serving}
         if route.champion not in by_version:
             return self._unserved(model, f"its champion, version {route.champion}, was refused")
-        by_version[route.champion] = self._arm(model, route.champion, "champion", champion_share(route))
-        shadows = []
         for challenger in route.challengers:
             if challenger.version not in by_version:
                 logger.error("model %s: version %s was refused and takes no part", model, challenger.version)
-                continue
+        # What a refused version should have is the champion's.
+        present = [each for each in route.challengers if each.version in by_version]
+        route = msgspec.structs.replace(route, challengers=present)
+        by_version[route.champion] = self._arm(model, route.champion, "champion", champion_share(route))
+        shadows = []
+        for challenger in route.challengers:
             breaker = self._breaker(model, challenger)
             role: Role = "shadow" if challenger.mode == "shadow" else "challenger"
             arm = self._arm(model, challenger.version, role, challenger.share, breaker)
@@ -180,7 +185,7 @@ class Traffic:
             reason="",
             shadows=tuple(shadows),
             by_version=by_version,
-            lanes=_lanes(lanes_of(route), by_version, champion),
+            lanes=_lanes(lanes_of(route), by_version),
             unit=_unit(route),
             overrides=tuple(
                 Override(each.header.lower().encode(), each.value.encode("latin-1"), by_version[each.version])
@@ -231,9 +236,9 @@ def _arms(route: ModelRoute | None) -> dict[tuple[str, str, str], float]:
     return {(route.model, arm.version.manifest.version, arm.role): arm.share for arm in arms}
 
 
-def _lanes(lanes: Lanes[str], by_version: Mapping[str, Arm], champion: Arm) -> Lanes[Arm]:
-    """Returns lanes whose owners are arms: a version that was refused leaves its part to the champion."""
-    return Lanes(lanes.cuts, tuple(by_version.get(owner, champion) for owner in lanes.owners))
+def _lanes(lanes: Lanes[str], by_version: Mapping[str, Arm]) -> Lanes[Arm]:
+    """Returns lanes whose owners are arms."""
+    return Lanes(lanes.cuts, tuple(by_version[owner] for owner in lanes.owners))
 
 
 def _unit(route: Route) -> tuple[str, str] | None:
