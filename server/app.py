@@ -140,6 +140,7 @@ def build_app(service: Service) -> Starlette:
         async with AsyncExitStack() as stack:
             stack.callback(service.log.close)
             stack.callback(service.swapper.close)
+            stack.push_async_callback(service.routes.close)
             stack.callback(service.shadows.drain, service.settings.flush_s)
             await stack.enter_async_context(_background(service, "the shadow runner", service.shadows.run_forever()))
             if service.routes.topic is not None:

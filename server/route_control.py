@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
+import msgspec
+
 from server.audit import route_line
 from server.bundles.repository import Repository
 from server.errors import OutboxError, RouteError, RouteStoreError, StaleRouteError, TiltyardError
@@ -19,7 +21,7 @@ from server.routes.store import RouteStore
 from server.routing.changes import same, with_shares
 from server.routing.document import Route
 from server.routing.revision import Action, Revision
-from server.routing.wanted import Document, Wanted, wanted_of
+from server.routing.wanted import Document, Wanted, digest_of, wanted_of
 from server.traffic import Traffic
 
 logger = logging.getLogger(__name__)
@@ -89,8 +91,12 @@ class RouteControl:
         self._log = log
         self.topic = None if topic is None else topic(self._accept)
         self._one_at_a_time = asyncio.Lock()
+        # What was read before a change must not be obeyed after it.
+        self._looking = asyncio.Lock()
         self._read: dict[str, tuple[object, Wanted]] = {}
+        self._kept: dict[str, tuple[object, Wanted]] = {}
         self._told: dict[str, str] = {}
+        self._owed: dict[str, str] = {}
         self._trips: set[asyncio.Task[None]] = set()
 
     def look(self) -> None:
@@ -154,7 +160,7 @@ class RouteControl:
             RouteStoreError, ConflictError: it cannot be kept; nothing has changed.
         """
         async with self._one_at_a_time:
-            before, seen = await self._present(model, adopt=not dry_run)
+            before, newest, seen = await self._present(model, adopt=not dry_run)
             if base is not None and base != before.revision:
                 raise StaleRouteError(
                     f"model {model!r}: expected a change of revision {before.revision}, which holds, got one of {base}",
@@ -167,7 +173,7 @@ class RouteControl:
             if faults:
                 raise RouteError.of(faults)
             if not dry_run:
-                await self._commit(model, before, after, action, by, reason, seen)
+                await self._commit(model, before, after, newest, seen, action=action, by=by, reason=reason)
             return Changed(before, after)
 
     async def follow(self, *, leading: bool) -> None:
@@ -175,15 +181,18 @@ class RouteControl:
 
         One look; what cannot be done is logged once and tried again at the next.
         """
-        models = self._repository.models()
-        found = await asyncio.to_thread(self._look, models)
-        for model, (stamp, wanted) in found.items():
-            fresh = self._read.get(model) != (stamp, wanted)
-            self._read[model] = stamp, wanted
-            self._traffic.follow(model, wanted)
-            settled = self.topic is None or self.topic.caught_up.is_set()
-            if leading and settled and (fresh or wanted.edited or model in self._told):
-                await self._keep(model, wanted)
+        async with self._looking:
+            found = await asyncio.to_thread(self._look, self._repository.models())
+            for model, (_, wanted) in found.items():
+                self._traffic.follow(model, wanted)
+            self._read = found
+        if not leading or (self.topic is not None and not self.topic.caught_up.is_set()):
+            self._kept.clear()  # whoever begins to lead sees to everything once
+            return
+        for model, present in found.items():
+            if present != self._kept.get(model) or present[1].edited or model in self._told:
+                self._kept[model] = present
+                await self._keep(model, present[1])
 
     def tripped(self, model: str, version: str, reason: str) -> None:
         """Takes a challenger out of the traffic whose guard has opened in this process; returns at once."""
@@ -191,52 +200,75 @@ class RouteControl:
         self._trips.add(task)
         task.add_done_callback(self._trips.discard)
 
+    async def close(self) -> None:
+        """Ends changes that guards have begun; what is left of them is seen to at the next start."""
+        for task in self._trips:
+            task.cancel()
+        await asyncio.gather(*self._trips, return_exceptions=True)
+
     def _look(self, models: list[str]) -> dict[str, tuple[object, Wanted]]:
         """Returns each model's stamp and what is wanted of it; what has not changed is not read again."""
-        found = {}
+        found: dict[str, tuple[object, Wanted]] = {}
         for model in models:
             stamp = self._store.stamp(model)
             known = self._read.get(model)
             if known is not None and stamp is not None and known[0] == stamp:
                 found[model] = known
             else:
-                found[model] = stamp, self.wanted(model)
+                document, newest = self._store.read(model)
+                # What could not be read may be readable the next time, with the same stamp.
+                found[model] = None if isinstance(document, RouteError) else stamp, wanted_of(document, newest)
         return found
 
-    async def _present(self, model: str, *, adopt: bool) -> tuple[Route, Document]:
-        """Returns the route that holds, and the document; one that somebody has edited becomes a revision first."""
-        obeyed = self._traffic.document(model)
-        document, newest = await asyncio.to_thread(self._store.read, model)
-        wanted = wanted_of(document, newest)
-        route = wanted.route
-        if route is None:
-            return obeyed, document
-        if wanted.edited:
-            if self._traffic.faults_of(model, route):
-                return wanted.last or obeyed, document
-            if adopt:
-                await self._commit(model, wanted.last, route, "file", "file", None, document)
-        return route, document
+    async def _present(self, model: str, *, adopt: bool) -> tuple[Route, Revision | None, Document]:
+        """Returns the route that holds, the newest revision, and the document.
+
+        A document that somebody has edited becomes a revision first.
+        """
+        tries = _TRIES
+        while True:
+            obeyed = self._traffic.document(model)
+            document, newest = await asyncio.to_thread(self._store.read, model)
+            wanted = wanted_of(document, newest)
+            if wanted.route is None:
+                return obeyed, newest, document
+            if not wanted.edited:
+                return wanted.route, newest, document
+            if self._traffic.faults_of(model, wanted.route):
+                return wanted.last or obeyed, newest, document
+            if not adopt:
+                return wanted.route, newest, document
+            try:
+                await self._commit(model, wanted.last, wanted.route, newest, document, action="file", by="file")
+            except StaleRouteError:  # another process was first, most likely with the same
+                tries -= 1
+                if not tries:
+                    raise
 
     async def _commit(
         self,
         model: str,
         before: Route | None,
         after: Route,
+        newest: Revision | None,
+        seen: Document,
+        *,
         action: Action,
         by: str,
-        reason: str | None,
-        seen: Document,
+        reason: str | None = None,
     ) -> None:
+        now = datetime.now(UTC)
         revision = Revision(
             id=uuid7(),
             model=model,
             base=0 if before is None else before.revision,
-            time=datetime.now(UTC),
+            # A clock that was set back must not make the later change the earlier one.
+            time=now if newest is None else max(now, newest.time),
             by=by,
             action=action,
             reason=reason,
             route=after,
+            document=digest_of(seen) if action == "file" and isinstance(seen, bytes) else msgspec.UNSET,
         )
         if self.topic is not None:
             await self.topic.change(revision)  # which has it accepted
@@ -256,17 +288,25 @@ class RouteControl:
         """Lets requests meet what holds now, in this process and then in the others."""
         for model, revision in {revision.model: revision for revision in revisions}.items():
             logger.info("model %s: route is revision %d by %s", model, revision.number, revision.by or "anyone")
-            self._traffic.follow(model, await asyncio.to_thread(self.wanted, model))
+            async with self._looking:
+                self._traffic.follow(model, await asyncio.to_thread(self.wanted, model))
         self._announce()
 
-    async def _tell(self, revision: Revision, before: Route | None) -> None:
-        """Writes a revision's audit event; where that fails the process that leads tries again."""
+    async def _tell(self, revision: Revision, before: Route | None) -> bool:
+        """Writes a revision's audit event; where that fails returns False, and the process that leads tries again."""
         try:
             await self._log.append_durably([route_line(revision, before)])
             self._metrics.audits.inc()
             await asyncio.to_thread(self._store.mark_audited, revision)
         except (OutboxError, RouteStoreError) as error:
-            logger.error("model %s: the audit event of revision %d waits: %s", revision.model, revision.number, error)
+            if self._owed.get(revision.id) != str(error):
+                logger.error(
+                    "model %s: the audit event of revision %d waits: %s", revision.model, revision.number, error
+                )
+            self._owed[revision.id] = str(error)
+            return False
+        self._owed.pop(revision.id, None)
+        return True
 
     async def _keep(self, model: str, wanted: Wanted) -> None:
         """Makes an edited document a revision, and sees to audit events that are owed."""
@@ -292,10 +332,7 @@ class RouteControl:
         waiting = False
         for revision in history.revisions:
             if revision.id not in history.audited:
-                if due(revision):
-                    await self._tell(revision, before)
-                else:
-                    waiting = True
+                waiting |= not due(revision) or not await self._tell(revision, before)
             before = revision.route
         return waiting
 
@@ -318,4 +355,5 @@ class RouteControl:
 
 
 def _is_late(revision: Revision) -> bool:
-    return (datetime.now(UTC) - revision.time).total_seconds() >= AUDIT_S
+    age_s = (datetime.now(UTC) - revision.time).total_seconds()
+    return not 0 <= age_s < AUDIT_S  # a time to come is that of a clock that has been set back

@@ -36,7 +36,7 @@ from server.scoring import ShadowWork
 from server.service import Service
 from server.settings import EventSettings, LimitSettings, Settings
 from server.shadowing import Shadowing
-from tests.server.by_hour import write_by_hour
+from tests.server.failing_graph import write_shadowed
 from tests.server.live_server import Running, read_events, tensors, wait_for
 from tests.server.turns import until
 
@@ -97,7 +97,7 @@ class Counted:
 @pytest.fixture(scope="module")
 def table(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Version:
     """Version 2 of `delay`: its answer is the hour, and any hour but 0 to 23 fails its run."""
-    return load_version(write_by_hour(packed, tmp_path_factory.mktemp("by_hour") / "models") / "delay" / "2")
+    return load_version(write_shadowed(packed, tmp_path_factory.mktemp("by_hour") / "models") / "delay" / "2")
 
 
 class Bench:

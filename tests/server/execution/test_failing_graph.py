@@ -12,7 +12,7 @@ from server.errors import ExecutionError
 from server.execution.session import load_version
 from server.packing.onnx_bundle import pack_onnx
 from server.packing.options import OnnxOptions
-from tests.server.by_hour import write_by_hour
+from tests.server.failing_graph import write_shadowed
 from tests.server.graphs import saved, text_encoder
 from tests.server.live_server import Running, wait_for
 
@@ -20,7 +20,7 @@ from tests.server.live_server import Running, wait_for
 @pytest.fixture
 def models(packed: Path, tmp_path: Path) -> Path:
     """`delay` with champion 1 as packed, and shadow 2, which is a table of 24 hours."""
-    return write_by_hour(packed, tmp_path / "models")
+    return write_shadowed(packed, tmp_path / "models")
 
 
 def arrays(hour: int) -> dict[str, np.ndarray]:
