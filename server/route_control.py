@@ -181,18 +181,24 @@ class RouteControl:
 
         One look; what cannot be done is logged once and tried again at the next.
         """
+        keeps = leading and (self.topic is None or self.topic.caught_up.is_set())
         async with self._looking:
             found = await asyncio.to_thread(self._look, self._repository.models())
             for model, (_, wanted) in found.items():
-                self._traffic.follow(model, wanted)
+                # Kept before it is obeyed: else the next edit, if it is faulty, would lead back behind this one.
+                if not (keeps and wanted.edited):
+                    self._traffic.follow(model, wanted)
             self._read = found
-        if not leading or (self.topic is not None and not self.topic.caught_up.is_set()):
+        if not keeps:
             self._kept.clear()  # whoever begins to lead sees to everything once
             return
         for model, present in found.items():
             if present != self._kept.get(model) or present[1].edited or model in self._told:
                 self._kept[model] = present
                 await self._keep(model, present[1])
+            if present[1].edited:  # where it cannot be kept it is obeyed all the same
+                async with self._looking:
+                    self._traffic.follow(model, await asyncio.to_thread(self.wanted, model))
 
     def tripped(self, model: str, version: str, reason: str) -> None:
         """Takes a challenger out of the traffic whose guard has opened in this process; returns at once."""
