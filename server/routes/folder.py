@@ -134,8 +134,7 @@ class RouteFolder:
                 if revision.id in {each.id for each in history.revisions}:
                     continue
                 document = self._settle(folder, history)
-                # A document that was there before the first revision may be as old as the machine's image.
-                edited = history.newest is not None and _is_next_change(document, history.newest, revision)
+                edited = _is_next_change(document, history.newest, revision)
                 self._write(folder, revision, document, keep_document=edited)
                 new.append(revision)
         return new
@@ -175,12 +174,11 @@ class RouteFolder:
                 if not keep_document:
                     _replace(ready, prepared)
                 _append(folder / HISTORY_FILE, encode_revision(revision))
-                _sync_folder(folder)
         except RouteStoreError:
             with suppress(OSError):
                 ready.unlink(missing_ok=True)
             raise
-        # Nothing can fail any more: the revision holds.
+        # The revision holds, and nothing that fails now changes that.
         if not keep_document:
             self._place(folder, prepared, seen=document)
 
@@ -342,7 +340,12 @@ def _same_document(one: Document, other: Document) -> bool:
 
 
 def _is_next_change(document: Document, former: Revision | None, revision: Revision) -> bool:
-    """Says whether a document is neither the former revision's nor this one's: an edit, not to be lost."""
+    """Says whether a document is neither the former revision's nor this one's: an edit, not to be lost.
+
+    One that was there before the first revision may be as old as the machine's image, and is replaced.
+    """
+    if former is None:
+        return False
     wanted = wanted_of(document, former)
     return wanted.edited and wanted.route is not None and not same(wanted.route, revision.route)
 

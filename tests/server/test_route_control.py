@@ -87,7 +87,7 @@ class Server(Parts):
             traffic = Traffic(self.repository, self.metrics)
             traffic.refresh("flight", self.wanted("flight"))
         store = routes or RouteFolder(self.models)
-        return RouteControl(store, self.repository, traffic, self.log, self.metrics, self._announce)
+        return RouteControl(store, self.repository, traffic, self.log, self.metrics, announce=self._announce)
 
     def _announce(self) -> None:
         self.announced += 1

@@ -13,7 +13,7 @@ import pytest
 from server.errors import RouteError, RouteStoreError, StaleRouteError, UnknownModelError
 from server.routes.folder import RouteFolder
 from server.routing.document import Route, format_route
-from server.routing.revision import encode_revision
+from server.routing.revision import Revision, encode_revision
 from server.routing.wanted import Wanted, digest_of, wanted_of
 from tests.server.routes.writers import DIED, REFUSED, WON, revision
 
@@ -189,12 +189,12 @@ def test_a_torn_line_is_no_part_of_the_next_mark(routes: RouteFolder, flight: Pa
     assert (history.revisions, history.audited) == ([ONE], {ONE.id})
 
 
-@pytest.mark.parametrize("step", range(1, 7))
+@pytest.mark.parametrize("step", range(1, 6))
 def test_a_process_that_dies_at_any_step_leaves_one_of_two_states(routes: RouteFolder, flight: Path, step: int) -> None:
     """Killed before each thing it brings to the disk; from its line's writing on the change holds."""
     ended, said = written("die", step, flight.parent)
 
-    assert (ended, said) == (DIED if step < 6 else WON, "")
+    assert (ended, said) == (DIED if step < 5 else WON, "")
     holds = ONE if step == 1 else TWO
     assert routes.read("flight") == (format_route(holds.route), holds)
     assert wanted(routes) == Wanted(holds.route, holds.route)
@@ -202,21 +202,26 @@ def test_a_process_that_dies_at_any_step_leaves_one_of_two_states(routes: RouteF
     assert sorted(files(flight)) == [".route.lock", "route-history.ndjson", "route.json"]
 
 
-@pytest.mark.parametrize("first", [True, False])
-def test_an_edit_after_a_writer_died_is_not_overwritten(tmp_path: Path, flight: Path, first: bool) -> None:
-    """Whoever finds the unfinished change finds an edited document too: the change holds, the edit comes next."""
-    routes = RouteFolder(tmp_path)
-    last = ONE if first else TWO
+@pytest.mark.parametrize("lines", [[ONE], [ONE, TWO]])
+def test_an_edit_after_a_writer_died_is_not_overwritten(tmp_path: Path, flight: Path, lines: list[Revision]) -> None:
+    """Whoever finds the unfinished change finds an edited document too: the change holds, the edit comes next.
+
+    Not beside the first revision ever: what is there then may be as old as the machine's image.
+    """
+    routes, last = RouteFolder(tmp_path), lines[-1]
     flight.mkdir()
-    lines = [ONE] if first else [ONE, TWO]
     (flight / "route-history.ndjson").write_bytes(b"".join(encode_revision(each) + b"\n" for each in lines))
     (flight / ".route.json.new").write_bytes(format_route(last.route))
     (flight / "route.json").write_bytes(EDITED)
 
     found = wanted(routes)
 
-    assert found == Wanted(Route(champion="2", revision=last.number + 1), last.route, edited=True)
-    assert (flight / "route.json").read_bytes() == EDITED
+    if last is ONE:
+        assert found == Wanted(ONE.route, ONE.route)
+        assert (flight / "route.json").read_bytes() == format_route(ONE.route)
+    else:
+        assert found == Wanted(Route(champion="2", revision=3), TWO.route, edited=True)
+        assert (flight / "route.json").read_bytes() == EDITED
 
 
 @pytest.mark.parametrize("document", [b"", b'{"champion": "1"', b"\xff\xfe", b'{"queen": "1"}', b"[]"])
