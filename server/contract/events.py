@@ -119,6 +119,9 @@ class Audited(_Envelope, frozen=True, kw_only=True, tag="tiltyard.audit.v1"):
 
 Event = Prediction | Shadow | Labelled | Audited
 
+# What stands in the line of every event of the type, for readers that want no other.
+AUDIT_TYPE = b'"tiltyard.audit.v1"'
+
 _decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 _encoder = msgspec.json.Encoder()
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,6 +13,9 @@ from typing import Annotated, Literal
 import msgspec
 import typer
 
+from server.contract.events import AUDIT_TYPE, decode_event
+from server.errors import TiltyardError
+from server.eventlog.log_reader import read_log
 from server.routes.client import (
     AdminError,
     Answer,
@@ -33,6 +37,7 @@ from server.routes.tables import (
 from server.routes.watch import Away, Back, Changed, follow
 from server.routing.changes import difference
 from server.routing.document import format_route, route_schema
+from server.routing.replay import route_at
 
 app = typer.Typer(
     name="route",
@@ -274,10 +279,45 @@ def watch(
         raise typer.Exit(0) from None
 
 
+@app.command("at")
+def route_at_time(
+    model: Model,
+    moment: Annotated[
+        str, typer.Argument(metavar="TIME", help="RFC 3339, such as 2026-03-01T12:00:00Z; without Z or offset, UTC.")
+    ],
+    outbox: Annotated[Path, typer.Option("--outbox", metavar="FILE", help="The event log.")] = Path("outbox.db"),
+    as_json: AsJson = False,
+) -> None:
+    """Show which route held at a time of the past, out of the audit events of a server's log.
+
+    Needs no server: the log's file is enough, and any replica's has every change.
+    """
+    when = _moment(moment)
+    try:
+        audits = (decode_event(line) for line in read_log(outbox) if AUDIT_TYPE in line)
+        route = route_at(audits, model, when)
+    except (TiltyardError, msgspec.DecodeError) as error:
+        raise _end(str(error)) from error
+    if route is None:
+        raise _end(f"expected a change of the route of {model!r} in {outbox} by {moment}, found none")
+    if as_json:
+        typer.echo(format_route(route), nl=False)
+    else:
+        print_route(console_for(), model, route, route.revision)
+
+
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of route documents."""
     _print_json(route_schema())
+
+
+def _moment(text: str) -> datetime:
+    try:
+        when = msgspec.convert(text, datetime)
+    except msgspec.ValidationError as error:
+        raise _end(f"expected a time such as 2026-03-01T12:00:00Z, got {text}") from error
+    return when if when.tzinfo is not None else when.replace(tzinfo=UTC)
 
 
 def _make(client: RouteClient, model: str, change: Change, how: _How) -> None:

@@ -14,6 +14,7 @@ import pytest
 from server.contract.events import Audited, Prediction, Shadow
 from server.routing.assignment import assign
 from server.routing.document import decode_route
+from tests.server.failing_graph import write_failing
 from tests.server.live_server import Running, tensors, wait_for
 
 INFER = "/v2/models/flight/infer"
@@ -434,3 +435,69 @@ def test_several_shadows_of_a_split_answer(serve: Callable[..., Running], models
     wait_for(lambda: len(shadows()) == 20, "the shadows")
     assert set(versions.values()) == {"1", "2"}
     assert shadows() == dict.fromkeys(versions, "3")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_guard_takes_a_failing_challenger_out(
+    serve: Callable[..., Running], packed: Path, tmp_path: Path, workers: int
+) -> None:
+    """No client sees a failure; the route's next revision is the guard's, and from then on nobody is sent there."""
+    models = tmp_path / "models"
+    write_failing(packed, models)
+    running = serve(models, TILTYARD_WORKERS=str(workers), TILTYARD_WATCH_S="0.05")
+    guard = {"error_rate": 0.2, "min_requests": 10}
+    challengers = [{"version": "2", "mode": "split", "share": 0.5, "guard": guard}]
+    url = "/v1/models/delay/route"
+    running.client.put(
+        url, json={"champion": "1", "challengers": challengers}, headers={"if-match": '"0"'}
+    ).raise_for_status()
+    asked: list[str] = []
+
+    def ask() -> str:
+        """Asks for an hour that the challenger's table does not have."""
+        asked.append(f"g{len(asked)}")
+        body = {"id": asked[-1], "rows": [{"hour": 30, "distance": 900.0}]}
+        answer = httpx.post(running.client.base_url.join("/v1/models/delay/predict"), json=body, timeout=30)
+        return str(answer.raise_for_status().json()["version"])
+
+    def revision() -> int:
+        assert ask() == "1"
+        return int(running.client.get(url).json()["revision"])
+
+    wait_for(lambda: revision() == 2, "the guard's revision")
+    change = running.client.get(f"{url}/history").json()[0]
+    by_id = {event.subject: event.data for event in running.events() if isinstance(event, Prediction)}
+    fallbacks = [answer.fallback for answer in by_id.values() if answer.fallback is not None]
+
+    assert (change["by"], change["action"], "failed, expected at most 0.2" in change["reason"]) == (
+        "guard",
+        "guard",
+        True,
+    )
+    assert change["route"]["challengers"][0]["share"] == 0.0
+    assert by_id.keys() == set(asked)
+    assert {answer.status for answer in by_id.values()} == {200}
+    assert len(fallbacks) >= 10
+    assert {each.version for each in fallbacks} == {"2"}
+    assert {each.status for each in fallbacks} <= {500, 503}
+    series = 'tiltyard_fallbacks_total{model="delay",version="2"}'
+    assert running.metric(series) == len(fallbacks)
+
+
+def test_testers_and_units_over_http(running: Running) -> None:
+    """A header leads to its version whatever the unit; a parameter's value keeps its version over requests."""
+    overrides = [{"header": "X-Tester", "value": "red", "version": "2"}]
+    document = {**SPLIT, "unit": "parameter:customer", "overrides": overrides}
+    put(running, document, 0).raise_for_status()
+    holds_everywhere(running, 1)
+    route = decode_route(running.client.get(ROUTE).content)
+
+    def version(customer: object, **headers: str) -> str:
+        request = tensors(parameters={"customer": customer})
+        answer = httpx.post(running.client.base_url.join(INFER), json=request, headers=headers, timeout=30)
+        return str(answer.raise_for_status().json()["model_version"])
+
+    customers = [f"c{i}" for i in range(12)]
+    assert {version(each, **{"x-tester": "red"}) for each in customers} == {"2"}
+    assert [version(each) for each in customers * 2] == [assign(route, each).version for each in customers * 2]
+    assert version(17) == version("17") == assign(route, "17").version

@@ -1,5 +1,6 @@
 """``tiltyard route`` against a server."""
 
+import asyncio
 import json
 import os
 import pty
@@ -10,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,15 @@ from click.testing import Result
 from starlette.responses import Response
 from typer.testing import CliRunner
 
+from server.audit import audit_line, route_line
+from server.eventlog.outbox import Outbox
 from server.routes.cli import app
 from server.routes.client import AwayError, Held, RouteClient, plain, promoting
 from server.routes.watch import Away, Back, Changed, follow
-from server.routing.changes import with_shares
-from server.routing.document import Route, decode_route
+from server.routing.changes import replaced, with_shares
+from server.routing.document import Challenger, Route, decode_route
+from server.routing.revision import Revision
+from server.settings import EventSettings
 from tests.server.certificates import Authority
 from tests.server.routes.admin_double import FIRST, MODEL, TOKEN, Double
 
@@ -533,3 +539,55 @@ def _polled(double: Double, times: int) -> None:
     """Returns once the route has been asked for that often."""
     for _ in range(times):
         assert double.polled.acquire(timeout=20)
+
+
+def write_log(path: Path) -> None:
+    """Writes a log with two changes of the route, on two days, among other events."""
+    outbox = Outbox(path, EventSettings())
+    former = Route(champion="1", salt=MODEL)
+    made = []
+    for day, share in ((1, 0.1), (2, 0.4)):
+        challengers = [Challenger(version="2", mode="split", share=share)]
+        route = replaced(former, Route(champion="1", salt=MODEL, challengers=challengers))
+        moment = datetime(2026, 3, day, 12, tzinfo=UTC)
+        revision = Revision(
+            id=f"r{day}", model=MODEL, base=former.revision, time=moment, by="anna", action="set", route=route
+        )
+        made += [audit_line("load", "anna", MODEL, {"version": "2"}, moment), route_line(revision, former)]
+        former = route
+    asyncio.run(outbox.append_durably(made))
+    outbox.close()
+
+
+@pytest.mark.parametrize(
+    ("moment", "share"),
+    [("2026-03-01T12:00:00Z", 0.1), ("2026-03-02T11:59:59", 0.1), ("2026-03-02T13:00:00+01:00", 0.4)],
+)
+def test_at_shows_what_held_then(tmp_path: Path, moment: str, share: float) -> None:
+    """From the log alone, to the second in which it changed; no server is asked."""
+    write_log(tmp_path / "outbox.db")
+    command = ["at", MODEL, moment, "--outbox", str(tmp_path / "outbox.db")]
+
+    found = CliRunner().invoke(app, [*command, "--json"])
+    table = CliRunner().invoke(app, command)
+
+    assert share_of(decode_route(found.stdout_bytes), "2") == share
+    assert f"{share:.0%}".replace("%", " %") in words(table.stdout)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([MODEL, "2026-02-28T00:00:00Z"], "by 2026-02-28T00:00:00Z, found none"),
+        (["nobody", "2027-01-01T00:00:00Z"], "the route of 'nobody'"),
+        ([MODEL, "yesterday"], "expected a time such as 2026-03-01T12:00:00Z, got yesterday"),
+        ([MODEL, "2027-01-01T00:00:00Z", "--outbox", "absent.db"], "absent.db: expected the file of an event log"),
+    ],
+)
+def test_at_says_what_it_cannot_show(tmp_path: Path, arguments: list[str], sentence: str) -> None:
+    """Before the first change, an unknown model, no time, no log."""
+    write_log(tmp_path / "outbox.db")
+
+    found = CliRunner().invoke(app, ["at", "--outbox", str(tmp_path / "outbox.db"), *arguments])
+
+    assert (found.exit_code, sentence in words(found.stderr)) == (1, True), found.stderr
