@@ -20,7 +20,13 @@ from server.contract.events import (
 )
 
 GOLDEN = Path(__file__).parent / "golden"
-KINDS = {"prediction": Prediction, "shadow": Shadow, "label": Labelled, "audit": Audited}
+KINDS = {
+    "prediction": Prediction,
+    "prediction-fallback": Prediction,
+    "shadow": Shadow,
+    "label": Labelled,
+    "audit": Audited,
+}
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -33,7 +39,7 @@ def test_golden_events_of_version_1(name: str) -> None:
     assert type(event) is KINDS[name]
     assert encode_event(event) == line
     attributes = msgspec.json.decode(line)
-    assert attributes["type"] == f"tiltyard.{name}.v1"
+    assert attributes["type"] == f"tiltyard.{name.partition('-')[0]}.v1"
     assert {"specversion", "id", "source", "time", "subject", "partitionkey", "datacontenttype", "data"} < set(
         attributes
     )
@@ -81,6 +87,7 @@ def test_members_that_are_missing_have_their_defaults() -> None:
         inputs=msgspec.UNSET,
         outputs=msgspec.UNSET,
         inputs_omitted=None,
+        fallback=None,
     )
     assert isinstance(label, Labelled)
     assert label.data == Label(label=None, row=None, reward=None, model=None)
