@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 BATCH_REQUESTS = 32
 """How many requests share a run at most."""
 
-GATHER_S = 0.005
+GATHER_S = 0.01
 """How long a shadow waits for others to share its run with: nobody waits for it, and a run costs more than a row."""
 
 STRETCH_S = 30e-6
@@ -70,6 +70,7 @@ class ShadowRunner(Generic[W]):
         self._arrivals = arrivals
         self._lanes: dict[Hashable, deque[tuple[W, int]]] = {}
         self._requests = 0
+        self._due: float = 0  # how many requests are still to be taken before the next gathering
         self._bytes = 0
         self._steps: Generator[None] | None = None  # of the batch at work
         self._batch_requests = 0
@@ -92,12 +93,16 @@ class ShadowRunner(Generic[W]):
             self._wake.clear()
             if self._requests < BATCH_REQUESTS:
                 await asyncio.sleep(GATHER_S)
+            self._due = self._requests
             while self._left:
                 self._work_on(await self._turn())
+            if self._lanes:  # come meanwhile: they gather anew
+                self._wake.set()
 
     def drain(self, within_s: float = math.inf) -> None:
         """Runs what is left, after the last answer, and sheds what is left of that after so many seconds."""
         self._closed = True
+        self._due = math.inf
         end = time.perf_counter() + within_s
         while self._left and time.perf_counter() < end:
             self._work_on(STRETCH_S)
@@ -111,7 +116,8 @@ class ShadowRunner(Generic[W]):
 
     @property
     def _left(self) -> bool:
-        return self._steps is not None or bool(self._lanes)
+        """Whether there is work to do before the next gathering."""
+        return self._steps is not None or (self._due > 0 and bool(self._lanes))
 
     def _take_in(self, work: W) -> None:
         size_bytes = work.size_bytes
@@ -164,6 +170,7 @@ class ShadowRunner(Generic[W]):
         batch = [lane.popleft() for _ in range(min(BATCH_REQUESTS, len(lane)))]
         if lane:
             self._lanes[key] = lane
+        self._due -= len(batch)
         self._batch_requests = len(batch)
         self._batch_bytes = sum(size_bytes for _, size_bytes in batch)
         self._steps = self._worker.run([work for work, _ in batch])

@@ -212,7 +212,7 @@ def test_each_request_is_run_or_shed_once(
         assert 0 <= shadows._requests <= requests
         assert 0 <= shadows._bytes <= size_bytes
         for _ in range(steps):
-            if shadows._left:
+            if shadows._lanes or shadows._steps is not None:
                 shadows._work_on(0.0)
     shadows.drain(0.0 if time_is_up else 10.0)
 
