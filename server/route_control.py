@@ -190,9 +190,8 @@ class RouteControl:
                     self._traffic.follow(model, wanted)
             self._read = found
         if not keeps:
-            self._kept.clear()  # whoever begins to lead sees to everything once
             return
-        for model, present in found.items():
+        for model, present in found.items():  # whoever begins to lead sees to everything once
             if present != self._kept.get(model) or present[1].edited or model in self._told:
                 self._kept[model] = present
                 await self._keep(model, present[1])
@@ -344,7 +343,7 @@ class RouteControl:
 
     async def _take_out(self, model: str, version: str, reason: str) -> None:
         def without_share(route: Route) -> Route:
-            has = {each.version for each in route.challengers if each.share > 0}
+            has = {each.version for each in route.challengers}
             return with_shares(route, {version: 0.0}) if version in has else route
 
         logger.error("model %s: guard takes version %s out of the traffic: %s", model, version, reason)

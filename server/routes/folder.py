@@ -73,7 +73,7 @@ class RouteFolder:
     def read(self, model: str) -> tuple[Document, Revision | None]:
         """Returns a model's document and its newest revision, once no change is half done."""
         folder = self._of(model)
-        if not (folder / HISTORY_FILE).exists() and not (folder / _READY_FILE).exists():
+        if not (folder / HISTORY_FILE).exists():
             return self._document(folder), None  # nobody has ever changed it here: no lock file is left behind
         try:
             with self._alone(folder, write=False):

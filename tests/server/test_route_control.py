@@ -53,6 +53,7 @@ class Doubtful(RouteFolder):
         super().__init__(folder)
         self.reading, self.go_on = threading.Event(), threading.Event()
         self.held_up = self.unreadable = self.unmarkable = False
+        self.rival: Callable[[], None] | None = None
 
     def read(self, model: str) -> tuple[Document, Revision | None]:
         found = super().read(model)
@@ -61,6 +62,12 @@ class Doubtful(RouteFolder):
             self.reading.set()
             assert self.go_on.wait(20)
         return (RouteError("too many open files"), None) if self.unreadable else found
+
+    def append(self, revision: Revision, seen: Document) -> None:
+        if self.rival is not None:
+            rival, self.rival = self.rival, None
+            rival()
+        super().append(revision, seen)
 
     def mark_audited(self, revision: Revision) -> None:
         if self.unmarkable:
@@ -344,6 +351,45 @@ def test_several_that_lead_adopt_an_edit_once(server: Server) -> None:
     run(work)
 
 
+def test_a_change_goes_on_where_another_process_was_quicker_to_adopt(server: Server) -> None:
+    """It is of the edit's revision, whoever has kept that."""
+
+    async def work() -> None:
+        server.edit(b'{"champion": "1"}')
+        other = RouteFolder(server.models)
+
+        def adopt() -> None:
+            route = server.wanted("flight").route
+            assert route is not None
+            other.append(
+                Revision(
+                    id="other", model="flight", base=0, time=datetime.now(UTC), by="file", action="file", route=route
+                ),
+                other.read("flight")[0],
+            )
+
+        server.routes.rival = adopt
+        changed = await put(server.control, 1, CANARY)
+
+        assert [each.id for each in server.revisions()][:1] == ["other"]
+        assert [each.route for each in server.revisions()] == [changed.before, changed.after]
+
+    run(work)
+
+
+def test_a_change_beside_a_faulty_edit_is_of_what_holds(server: Server) -> None:
+    """Also in a process that has not looked since: the newest revision, not the one it obeys still."""
+    other = server.worker()
+
+    async def work() -> None:
+        first = (await put(other, 0, CANARY)).after
+        server.edit(b'{"champion": "7"}')
+
+        assert (await shares(server.control, 1, 0.3)).before == first
+
+    run(work)
+
+
 def test_an_edit_is_a_revision_before_the_next_change(server: Server) -> None:
     """A change made while nobody has looked: the edit is not lost, and the change is of it."""
 
@@ -518,7 +564,7 @@ def test_a_guard_takes_a_challenger_out_once(server: Server) -> None:
     run(work)
 
 
-def test_a_guard_of_what_has_left_the_route_changes_nothing(server: Server) -> None:
+def test_a_guard_of_what_has_left_the_route_changes_nothing(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     """The champion is not taken out, even where it was the challenger a moment ago."""
 
     async def work() -> None:
@@ -529,6 +575,7 @@ def test_a_guard_of_what_has_left_the_route_changes_nothing(server: Server) -> N
         await until(lambda: not server.control._trips)
 
         assert [each.action for each in server.revisions()] == ["set", "promote"]
+        assert "model flight: the route could not" not in caplog.text
 
     run(work)
 

@@ -12,7 +12,7 @@ import pytest
 
 from server.errors import RouteError, RouteStoreError, StaleRouteError, UnknownModelError
 from server.routes.folder import RouteFolder
-from server.routing.document import Route, format_route
+from server.routing.document import Route, encode_route, format_route
 from server.routing.revision import Revision, encode_revision
 from server.routing.wanted import Wanted, digest_of, wanted_of
 from tests.server.routes.writers import DIED, REFUSED, WON, revision
@@ -501,8 +501,9 @@ def test_what_holds_elsewhere_is_taken_over_once(routes: RouteFolder, flight: Pa
 
 def test_an_edit_that_holds_elsewhere_too_is_no_edit(routes: RouteFolder, flight: Path) -> None:
     """Two servers whose documents somebody edited alike: the one that comes second has nothing left to adopt."""
-    (flight / "route.json").write_bytes(format_route(TWO.route))
+    (flight / "route.json").write_bytes(encode_route(TWO.route))
 
     assert routes.accept([TWO]) == [TWO]
 
     assert wanted(routes) == Wanted(TWO.route, TWO.route)
+    assert (flight / "route.json").read_bytes() == format_route(TWO.route)
