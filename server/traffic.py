@@ -97,7 +97,7 @@ class Traffic:
     def refresh_newer(self, model: str, wanted: Wanted) -> None:
         """As ``refresh``, unless a newer route than this one is known: it was read before a change came to hold."""
         known = self._wanted.get(model)
-        if known is not None and known.route is not None and wanted.route is not None:
+        if known is not None:
             wanted = max(wanted, known, key=_revision_of)
         self.refresh(model, wanted)
 

@@ -340,12 +340,16 @@ def test_a_request_whose_unit_cannot_be_decoded_is_invalid(flight: Bench, share:
     assert (answer.status, answer.version, answer.bucket) == (400, "1", bucket_of("flight", "a"))
 
 
-@pytest.mark.parametrize(("share", "decoded"), [(0.0, ["1"]), (1.0, ["1", "2"])])
-def test_rows_are_decoded_once_for_each_version(flight: Bench, share: float, decoded: list[str]) -> None:
-    """The champion's, where the unit is one of its inputs; a challenger decodes them by its own signature."""
-    flight.obey(Route(champion="1", challengers=[split("2", share)], unit="input:carrier"))
-    by_signature = {id(flight.repository.get("flight", version).signature): version for version in ("1", "2")}
-    request = payload(tensors())
+@pytest.mark.parametrize(
+    ("share", "row", "decoded"), [(0.0, GOOD, ["1"]), (1.0, GOOD, ["1", "2"]), (1.0, FAILING, ["1", "2"])]
+)
+def test_rows_are_decoded_once_for_each_version(
+    delay: Bench, share: float, row: dict[str, Any], decoded: list[str]
+) -> None:
+    """The champion's, where the unit is one of its inputs, also when it stands in; a challenger decodes its own."""
+    delay.obey(Route(champion="1", challengers=[split("2", share)], unit="input:hour"))
+    by_signature = {id(delay.repository.get("delay", version).signature): version for version in ("1", "2")}
+    request = rows(row)
     seen: list[str] = []
 
     class Counting:
@@ -357,7 +361,7 @@ def test_rows_are_decoded_once_for_each_version(flight: Bench, share: float, dec
             return request.rows(signature)
 
     counting: Any = Counting()
-    flight.score(counting)
+    delay.score(counting)
 
     assert seen == decoded
 

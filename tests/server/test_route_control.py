@@ -433,6 +433,7 @@ def test_a_faulty_edit_is_no_revision_and_the_next_change_mends_it(server: Serve
             await server.control.follow(leading=True)
         assert (server.obeyed(), len(server.revisions())) == (first, 1)
         assert "flight" in server.traffic.faults
+        assert server.obeyed(server.worker()) == first
 
         changed = await shares(server.control, 1, 0.3)
         await server.control.follow(leading=True)
@@ -497,6 +498,21 @@ def test_a_look_does_not_undo_a_change(server: Server) -> None:
         changed = await changing
 
         assert server.obeyed() == changed.after
+
+    run(work)
+
+
+def test_what_a_swap_has_read_before_a_change_is_not_obeyed_after_it(server: Server) -> None:
+    """A load takes its time, and has looked at the route at its beginning."""
+    before = server.wanted("flight")
+
+    async def work() -> None:
+        await put(server.control, 0, CANARY)
+        read = server.wanted("flight")
+        changed = await shares(server.control, 1, 0.4)
+        for earlier in (read, before):
+            server.traffic.refresh_newer("flight", earlier)
+            assert server.obeyed() == changed.after
 
     run(work)
 

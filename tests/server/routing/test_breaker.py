@@ -88,13 +88,16 @@ def test_it_opens_once_and_for_good() -> None:
     assert breaker.open_because == because == "10 of 10 requests within 60 s failed, expected at most 0.1 of them"
 
 
-@pytest.mark.parametrize(("later_s", "counts"), [(0.0, True), (53.9, True), (54.0, False), (600.0, False)])
-def test_the_window_slides_by_tenths(later_s: float, counts: bool) -> None:
-    """What happened in the tenth that begins counts until nine more have passed."""
+@pytest.mark.parametrize("parts", [*range(25), 1000])
+def test_the_window_slides_by_tenths(parts: int) -> None:
+    """What happened in a tenth of it counts in that one and the nine after it, and never again."""
     breaker = Breaker(Guard(error_rate=0.5, window_s=60, min_requests=10))
     assert not any(fed(breaker, failed=9, at_s=1206.0))
 
-    assert fed(breaker, failed=1, at_s=1206.0 + later_s + (0.0 if counts else 6.0)) == [counts]
+    later_s = 1206.0 + 6.0 * parts
+    assert fed(breaker, failed=1, at_s=later_s) == [parts < 10]
+    assert any(fed(breaker, failed=8, at_s=later_s + 5.9)) is False
+    assert fed(breaker, failed=1, at_s=later_s + 5.9) == [parts >= 10]
 
 
 def test_a_rate_may_come_to_be_too_high_by_good_requests_that_leave_the_window() -> None:
