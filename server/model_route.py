@@ -53,6 +53,7 @@ class ModelRoute:
     reason: str
     shadows: tuple[Arm, ...]
     by_version: Mapping[str, Arm]
+    splits: tuple[Arm, ...] = ()
     lanes: Lanes[Arm] | None = None
     unit: tuple[str, str] | None = None
     overrides: tuple[Override, ...] = ()

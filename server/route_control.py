@@ -167,7 +167,8 @@ class RouteControl:
                     before.revision,
                 )
             after = make(before)
-            if same(before, after):
+            # What is to hold already is no change, unless its document has gone or cannot be read.
+            if same(before, after) and wanted_of(seen, newest).fault is None:
                 return Changed(before, before)
             faults = self._traffic.faults_of(model, after)
             if faults:

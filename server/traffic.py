@@ -184,6 +184,7 @@ class Traffic:
             champion=champion,
             reason="",
             shadows=tuple(shadows),
+            splits=tuple(by_version[each.version] for each in route.splits if each.version in by_version),
             by_version=by_version,
             lanes=_lanes(lanes_of(route), by_version),
             unit=_unit(route),
@@ -231,8 +232,7 @@ def _revision_of(wanted: Wanted) -> int:
 def _arms(route: ModelRoute | None) -> dict[tuple[str, str, str], float]:
     if route is None or route.champion is None:
         return {}
-    splits = [arm for arm in route.by_version.values() if arm.role == "challenger" and arm.share > 0]
-    arms = [route.champion, *splits, *route.shadows]
+    arms = [route.champion, *route.splits, *route.shadows]
     return {(route.model, arm.version.manifest.version, arm.role): arm.share for arm in arms}
 
 

@@ -108,12 +108,16 @@ class Edge:
     trust: Path | None
     connections: set[Any] = field(default_factory=set)
     refused: list[int] = field(default_factory=list)
+    arrivals: int = 0
     noted: list[Any] = field(default_factory=list)
     began: threading.Event = field(default_factory=threading.Event)
     release: threading.Event = field(default_factory=threading.Event)
 
     def client(self) -> Client:
         return Client(self)
+
+    def note_arrival(self) -> None:
+        self.arrivals += 1
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """`/echo` answers with the body; the other paths are told at their tests."""
@@ -180,7 +184,7 @@ def start(request: pytest.FixtureRequest, authority: Authority) -> Iterator[Call
         edge = Edge(listener.getsockname()[1], authority.certificate if tls else None)
         config = uvicorn.Config(
             edge,
-            http=functools.partial(HttpProtocol, limits, edge.refused.append),  # type: ignore[arg-type]
+            http=functools.partial(HttpProtocol, limits, edge.refused.append, edge.note_arrival),  # type: ignore[arg-type]
             loop=loop,
             ws="none",
             interface="asgi3",
@@ -584,3 +588,14 @@ def test_connections_leave_nothing_behind(edge: Edge, caplog: pytest.LogCaptureF
     wait_for(lambda: not edge.connections, "the end of the connections")
     assert [] == [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
     wait_for(lambda: alive() == 0, "what they leave behind")
+
+
+def test_whatever_comes_is_told_at_once(edge: Edge) -> None:
+    """Each time bytes have come, whole requests or parts of one: whoever can wait lets them be worked on first."""
+    with edge.client() as client:
+        for part in (b"POST /echo HTTP/1.1\r\nHost: x\r\n", b"Content-Length: 2\r\n\r\n", b"ab"):
+            seen = edge.arrivals
+            client.send(part)
+            wait_for(lambda seen=seen: edge.arrivals > seen, "the bytes")  # type: ignore[misc]  # bound at once
+
+        assert client.answer().status == 200

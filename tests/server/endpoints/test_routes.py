@@ -14,12 +14,12 @@ import pytest
 from server.contract.events import Audited, Prediction, Shadow
 from server.routing.assignment import assign
 from server.routing.document import decode_route
-from tests.server.failing_graph import write_failing
+from tests.server.failing_graph import replace_files, write_failing
 from tests.server.live_server import Running, tensors, wait_for
 
 INFER = "/v2/models/flight/infer"
 ROUTE = "/v1/models/flight/route"
-SPLIT = {"champion": "1", "challengers": [{"version": "2", "mode": "split", "share": 0.3}], "salt": "s"}
+SPLIT: dict[str, Any] = {"champion": "1", "challengers": [{"version": "2", "mode": "split", "share": 0.3}], "salt": "s"}
 
 
 @pytest.fixture
@@ -384,6 +384,7 @@ def test_a_route_survives_a_restart(serve: Callable[..., Running], models: Path,
 
     assert again.client.get(ROUTE).json() == document
     assert "expected a document in JSON" in again.client.get("/health").json()["warnings"][0]
+    assert put(again, document, 2, dry_run="true").json()["difference"]["versions"] == []
     assert post(again, "shares", {"shares": {"2": 0.1}}, 2).status_code == 200
     assert decode_route(path.read_bytes()).revision == 3
     assert again.client.get("/health").json()["warnings"] == []
@@ -404,13 +405,18 @@ def test_what_a_route_names_is_not_unloaded(serve: Callable[..., Running], model
 def test_metrics_know_every_arm_as_soon_as_a_route_names_it(serve: Callable[..., Running], models: Path) -> None:
     """Rollout tools fail on absent series."""
     running = serve(models)
-    put(running, SPLIT, 0).raise_for_status()
+    waiting = {"version": "3", "mode": "split", "share": 0.0}
+    shutil.copytree(models / "flight" / "2", models / "flight" / "3")
+    replace_files(models / "flight" / "3", {})
+    running.client.post("/v2/repository/models/flight/load").raise_for_status()
+    put(running, {**SPLIT, "challengers": [*SPLIT["challengers"], waiting]}, 0).raise_for_status()
     text = running.client.get("/metrics").text
 
     for code in (200, 400, 500, 503):
         labels = f'code="{code}",model="flight",role="challenger",version="2"'
         assert f"tiltyard_requests_total{{{labels}}} 0.0" in text
     assert 'tiltyard_route_share{model="flight",role="challenger",version="2"} 0.3' in text
+    assert 'tiltyard_route_share{model="flight",role="challenger",version="3"} 0.0' in text
     assert 'tiltyard_route_share{model="flight",role="champion",version="1"} 0.7' in text
     assert 'tiltyard_route_revision{model="flight"} 1.0' in text
     assert 'tiltyard_fallbacks_total{model="flight",version="2"} 0.0' in text
@@ -419,8 +425,7 @@ def test_metrics_know_every_arm_as_soon_as_a_route_names_it(serve: Callable[...,
 def test_several_shadows_of_a_split_answer(serve: Callable[..., Running], models: Path) -> None:
     """What a split answers is shadowed like the champion's answers."""
     shutil.copytree(models / "flight" / "2", models / "flight" / "3")
-    manifest = models / "flight" / "3" / "bundle.json"
-    manifest.write_bytes(msgspec.json.encode(msgspec.json.decode(manifest.read_bytes()) | {"version": "3"}))
+    replace_files(models / "flight" / "3", {})
     running = serve(models)
     challengers = [
         {"version": "2", "mode": "split", "share": 0.5},
