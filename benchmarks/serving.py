@@ -134,6 +134,7 @@ def _counts(url: str) -> dict[str, float]:
         "answered": total(r'tiltyard_requests_total{code="(?!499)[^}]*role="champion"[^}]*}'),
         "shadowed": total(r'tiltyard_requests_total{code="200",[^}]*role="shadow"[^}]*}'),
         "shed": total(r'tiltyard_requests_total{code="503",[^}]*role="shadow"[^}]*}'),
+        "audits": total("tiltyard_audits_total"),
         "logged": total(r'tiltyard_events_total{outcome="logged"}'),
         "dropped": total(r'tiltyard_events_total{outcome="dropped"}'),
         "backlog": total("tiltyard_event_backlog"),
@@ -150,13 +151,13 @@ def _events_in(outbox: Path) -> int:
 
 
 def _check_balance(found: dict[str, float]) -> None:
-    made = found["answered"] + found["shadowed"] + found["shed"]
+    made = found["answered"] + found["shadowed"] + found["shed"] + found["audits"]
     if made != found["logged"] + found["dropped"] or found["logged"] != found["in_the_log"]:
         sys.exit(f"expected every answer in the log or counted as dropped, got {found}")
 
 
 def _sum(balances: list[dict[str, float]], contestant: str) -> dict[str, float]:
-    names = ("answered", "shadowed", "shed", "logged", "dropped", "in_the_log")
+    names = ("answered", "shadowed", "shed", "audits", "logged", "dropped", "in_the_log")
     return {name: sum(found[name] for found in balances if found["contestant"] == contestant) for name in names}
 
 
