@@ -1,5 +1,6 @@
 """What tests of more than one package need."""
 
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -8,6 +9,10 @@ import pytest
 from tests.kafka.broker import Broker, running_broker
 from tests.kafka.classpath import BrokerUnavailableError
 from tests.required import missing
+
+# A shell that starts the tests in the background has them and all their children ignore Ctrl-C, which some are about.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
