@@ -192,7 +192,7 @@ def _serving(found: dict[str, Any]) -> list[str]:
         f"Over all rounds {plain['answered']:,.0f} answers made {plain['in_the_log']:,.0f} events in the log and "
         f"{plain['dropped']:,.0f} were dropped; shadowed, {shadowed['answered']:,.0f} answers, "
         f"{shadowed['shadowed']:,.0f} shadows, {shadowed['shed']:,.0f} shed shadows and "
-        f"{shadowed['audits']:,.0f} changes of route made "
+        f"{shadowed['audits']:,.0f} audit events made "
         f"{shadowed['in_the_log']:,.0f} and {shadowed['dropped']:,.0f} were dropped. "
         f"After load the server held {found['rss_mb']:.0f} MB.",
     ]
