@@ -4,6 +4,7 @@ All are plain ASGI applications: Starlette's request and response objects cost m
 scoring itself.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
@@ -44,7 +45,7 @@ class Exchange(Payload, Protocol):
         ...
 
 
-class _Kept:
+class _Kept(ABC):
     """A request that keeps the rows it became: champion and challengers mostly take the same ones."""
 
     def __init__(self, body: bytes) -> None:
@@ -68,8 +69,9 @@ class _Kept:
             known = self._known = signature, self._rows_for(signature)
         return known[1]
 
+    @abstractmethod
     def _rows_for(self, signature: Signature) -> Rows:
-        raise NotImplementedError
+        """Returns the rows anew, or raises InvalidRequestError."""
 
 
 class Tensors(_Kept):
