@@ -18,6 +18,9 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaConnectionError
 
+from server.kafka_credentials import client_options
+from server.settings import KafkaSettings
+
 REQUEST_MS = 5000
 """How long one request may take; aiokafka itself would wait 40 s for a broker that is gone."""
 
@@ -29,17 +32,18 @@ CLOSE_S = 5.0
 
 
 @asynccontextmanager
-async def consuming(servers: str, **options: Any) -> AsyncIterator[AIOKafkaConsumer]:
+async def consuming(settings: KafkaSettings, **options: Any) -> AsyncIterator[AIOKafkaConsumer]:
     """Gives a consumer that has started.
 
     Args:
-        servers: brokers to ask first, `host:port,host:port`.
+        settings: name brokers, and say who this is to them.
         options: of AIOKafkaConsumer.
 
     Raises:
         KafkaError: no broker answers.
+        SettingsError: a file of the credentials cannot be used.
     """
-    consumer = AIOKafkaConsumer(bootstrap_servers=servers, request_timeout_ms=REQUEST_MS, **options)
+    consumer = AIOKafkaConsumer(**client_options(settings), request_timeout_ms=REQUEST_MS, **options)
     try:
         await consumer.start()
         yield consumer
@@ -50,17 +54,18 @@ async def consuming(servers: str, **options: Any) -> AsyncIterator[AIOKafkaConsu
 
 
 @asynccontextmanager
-async def producing(servers: str, **options: Any) -> AsyncIterator[AIOKafkaProducer]:
+async def producing(settings: KafkaSettings, **options: Any) -> AsyncIterator[AIOKafkaProducer]:
     """Gives a producer that has started; what it could not send in the end fails with KafkaConnectionError.
 
     Args:
-        servers: brokers to ask first, `host:port,host:port`.
+        settings: name brokers, and say who this is to them.
         options: of AIOKafkaProducer.
 
     Raises:
         KafkaError: no broker answers.
+        SettingsError: a file of the credentials cannot be used.
     """
-    producer = AIOKafkaProducer(bootstrap_servers=servers, request_timeout_ms=REQUEST_MS, **options)
+    producer = AIOKafkaProducer(**client_options(settings), request_timeout_ms=REQUEST_MS, **options)
     try:
         await producer.start()
         yield producer
@@ -77,16 +82,17 @@ def sends(producer: AIOKafkaProducer) -> bool:
 
 
 @asynccontextmanager
-async def administering(servers: str) -> AsyncIterator[AIOKafkaAdminClient]:
+async def administering(settings: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
     """Gives an admin client that has started.
 
     Args:
-        servers: brokers to ask first, `host:port,host:port`.
+        settings: name brokers, and say who this is to them.
 
     Raises:
         KafkaError: no broker answers.
+        SettingsError: a file of the credentials cannot be used.
     """
-    admin = AIOKafkaAdminClient(bootstrap_servers=servers, request_timeout_ms=REQUEST_MS)
+    admin = AIOKafkaAdminClient(**client_options(settings), request_timeout_ms=REQUEST_MS)
     try:
         await admin.start()
         yield admin

@@ -34,6 +34,11 @@ class EventSettings(BaseModel):
     queue_bytes: int = Field(64 * MIB, ge=MIB, description="events waiting for their commit, in bytes, at most")
     retention_bytes: int = Field(4096 * MIB, ge=MIB, description="the log's size at most; the oldest chunks go first")
     retention_s: float = Field(30 * 86400.0, gt=0, description="the age of an event at most; older chunks go")
+    keep_shipped_s: float = Field(
+        3600.0,
+        ge=0,
+        description="with Kafka: how long the log keeps what the topic has; nothing goes before it is there",
+    )
     input_bytes: int = Field(
         4 * MIB, ge=0, description="inputs beyond this are left out of their event, which says so (`cut`)"
     )
@@ -85,14 +90,50 @@ class KafkaSettings(BaseModel):
 
     bootstrap_servers: str | None = Field(
         None,
-        description="brokers to ask first, `host:port,host:port` (extra `kafka`); without it routes are not shared",
+        description="brokers to ask first, `host:port,host:port` (extra `kafka`); without it routes are not shared and "
+        "events stay in the log",
     )
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="how brokers are spoken to: with `SSL` encrypted, with `SASL` as somebody they know"
+    )
+    ca: Path | None = Field(
+        None, description="PEM file of the authorities that brokers' certificates are of; without it the system's"
+    )
+    certificate: Path | None = Field(None, description="PEM file of the certificate that brokers are shown")
+    key: Path | None = Field(None, description="PEM file of its private key")
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = Field(
+        None, description="how brokers are told who this is; expected with `SASL_PLAINTEXT` and `SASL_SSL`"
+    )
+    username: str | None = Field(None, min_length=1, description="of `PLAIN` and `SCRAM`")
+    password_file: Path | None = Field(None, description="file of its password, read anew for each connection")
+    token_url: str | None = Field(
+        None, pattern="^https?://", description="of `OAUTHBEARER`: where tokens are given for client credentials"
+    )
+    client_id: str | None = Field(None, min_length=1, description="of `OAUTHBEARER`: who asks for a token")
+    client_secret_file: Path | None = Field(None, description="file of its secret, read anew for each token")
+    token_scope: str | None = Field(None, description="scope that a token is asked for, where one is wanted")
     routes_topic: str = Field(
         "tiltyard.routes",
         min_length=1,
         max_length=249,
         pattern=r"^[A-Za-z0-9._-]+$",
         description="topic of all changes of routes, which every server reads; created where there is none",
+    )
+    events_topic: str = Field(
+        "tiltyard.events",
+        min_length=1,
+        max_length=249,
+        pattern=r"^[A-Za-z0-9._-]+$",
+        description="topic that all events are shipped to, keyed by request id; created where there is none",
+    )
+    events_partitions: int = Field(
+        12, ge=1, le=10_000, description="its partitions; with another number than the topic has nothing is shipped"
+    )
+    events_retention_s: float | None = Field(
+        None, gt=0, description="how long it keeps an event when it is created; without it the brokers' default"
+    )
+    compression: Literal["none", "gzip", "lz4", "snappy", "zstd"] = Field(
+        "lz4", description="how batches of events are compressed"
     )
     replication_factor: int | None = Field(
         None, ge=1, le=32767, description="copies of a topic that is created; without it the brokers' default"
@@ -106,6 +147,36 @@ class KafkaSettings(BaseModel):
             if not _ADDRESS.fullmatch(address) or int(address.rpartition(":")[2]) > 65535:
                 raise ValueError(f"expected host:port, several between commas, got {value!r}")
         return value
+
+    @model_validator(mode="after")
+    def _credentials(self) -> Self:
+        """Refuses a way to log in that lacks a part, and a part of one that is not taken."""
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("expected certificate and key together, got one of them")
+        if not self.security_protocol.endswith("SSL") and (self.ca is not None or self.certificate is not None):
+            raise ValueError(
+                f"ca, certificate: expected security_protocol SSL or SASL_SSL, got {self.security_protocol}"
+            )
+        if self.security_protocol.startswith("SASL") != (self.sasl_mechanism is not None):
+            raise ValueError(
+                "expected sasl_mechanism with security_protocol SASL_PLAINTEXT or SASL_SSL and only there, "
+                f"got {self.security_protocol} and {self.sasl_mechanism}"
+            )
+        password = {"username": self.username, "password_file": self.password_file}
+        token = {
+            "token_url": self.token_url,
+            "client_id": self.client_id,
+            "client_secret_file": self.client_secret_file,
+        }
+        wanted = {} if self.sasl_mechanism is None else token if self.sasl_mechanism == "OAUTHBEARER" else password
+        for name, value in {**password, **token}.items():
+            if (value is not None) != (name in wanted):
+                expected = "a value" if name in wanted else "none"
+                raise ValueError(
+                    f"{name}: expected {expected} with sasl_mechanism {self.sasl_mechanism}, "
+                    f"got {'none' if value is None else 'one'}"
+                )
+        return self
 
 
 class Settings(BaseSettings):

@@ -8,27 +8,27 @@ from aiokafka.errors import NoError, TopicAlreadyExistsError, for_code
 
 from server.errors import RouteStoreError
 from server.kafka_clients import administering
+from server.settings import KafkaSettings
 
 _POLICY = "cleanup.policy"
 _AGAIN_S = 0.1
 
 
-async def ensure_compacted_topic(servers: str, topic: str, replication_factor: int | None) -> None:
+async def ensure_compacted_topic(settings: KafkaSettings) -> None:
     """Returns once there is a topic of one partition that is compacted and nothing else.
 
     Args:
-        servers: brokers to ask first.
-        topic: its name.
-        replication_factor: copies of it when it is created, None for the brokers' default.
+        settings: name the topic, its brokers and how many copies they keep.
 
     Raises:
         RouteStoreError: it cannot be created, or is of another kind.
         KafkaError: no broker answers.
     """
-    async with administering(servers) as admin:
+    topic = settings.routes_topic
+    async with administering(settings) as admin:
         # Asked for by name, a topic that is not there would be made by brokers that do so unasked, with their defaults.
         if topic not in await admin.list_topics():
-            await _create(admin, topic, replication_factor)
+            await _create(admin, topic, settings.replication_factor)
         faults = [*await _partition_faults(admin, topic), *await _policy_faults(admin, topic)]
     if faults:
         raise RouteStoreError("; ".join(faults))

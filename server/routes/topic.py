@@ -99,7 +99,6 @@ class RouteTopic:
         self.caught_up = asyncio.Event()
         self.fault: str | None = f"{self.where}: not read yet"
         self._settings = settings
-        self._servers = settings.bootstrap_servers
         self._partition = TopicPartition(settings.routes_topic, 0)
         self._accepted = accepted
         self._chain = Chain()
@@ -208,10 +207,10 @@ class RouteTopic:
         """Connects, catches up and follows the topic; returns only by an error."""
         async with AsyncExitStack() as stack:
             async with asyncio.timeout(_CONNECT_S):
-                await ensure_compacted_topic(self._servers, self._partition.topic, self._settings.replication_factor)
+                await ensure_compacted_topic(self._settings)
                 consumer = await stack.enter_async_context(
                     consuming(
-                        self._servers,
+                        self._settings,
                         group_id=None,
                         enable_auto_commit=False,
                         auto_offset_reset="earliest",
@@ -219,7 +218,7 @@ class RouteTopic:
                     )
                 )
                 producer = await stack.enter_async_context(
-                    producing(self._servers, acks="all", enable_idempotence=True)
+                    producing(self._settings, acks="all", enable_idempotence=True)
                 )
                 await producer.partitions_for(self._partition.topic)  # so that no change waits for it at a bad moment
             stack.push(self._disconnect)  # clients may take seconds to close

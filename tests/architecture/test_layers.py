@@ -10,8 +10,9 @@ ROOT = Path(__file__).parents[2]
 # Each name may import those to its left in the same package and itself; files of one group are peers.
 SERVER = (
     {"contract", "errors", "identifiers", "logs"},
-    {"settings", "protocol", "routing", "tracing", "acceptor", "kafka_clients"},
-    {"bundles", "protection", "http_protocol", "audit", "payload"},
+    {"settings", "protocol", "routing", "tracing", "acceptor"},
+    {"bundles", "protection", "http_protocol", "audit", "payload", "kafka_credentials"},
+    {"kafka_clients"},
     {"execution", "eventlog", "admission", "http_server"},
     {"metrics", "routes"},
     {"model_route"},

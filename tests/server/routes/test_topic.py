@@ -102,14 +102,14 @@ def change(base: int, model: str = "flight", **members: object) -> Revision:
 
 async def make_topic(settings: KafkaSettings, partitions: int = 1, **configs: str) -> None:
     """Makes the topic as somebody else would."""
-    async with administering(str(settings.bootstrap_servers)) as admin:
+    async with administering(settings) as admin:
         named = {name.replace("_", "."): value for name, value in configs.items()}
         await admin.create_topics([NewTopic(settings.routes_topic, partitions, 1, None, named)])
 
 
 async def trim(settings: KafkaSettings, before_offset: int) -> None:
     """Deletes the oldest records, which Kafka allows while the topic is not only compacted."""
-    async with administering(str(settings.bootstrap_servers)) as admin:
+    async with administering(settings) as admin:
         for policy in ("compact,delete", "compact"):
             configs = {"cleanup.policy": policy}
             await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, settings.routes_topic, configs)])
@@ -120,7 +120,7 @@ async def trim(settings: KafkaSettings, before_offset: int) -> None:
 
 async def write(settings: KafkaSettings, *records: tuple[bytes | None, bytes | None]) -> None:
     """Writes records of any kind."""
-    async with producing(str(settings.bootstrap_servers)) as producer:
+    async with producing(settings) as producer:
         for key, value in records:
             await producer.send_and_wait(settings.routes_topic, value, key)
 
@@ -129,7 +129,7 @@ async def keys(settings: KafkaSettings) -> list[tuple[bytes, bool]]:
     """Returns the key of every record that stands in the topic, and whether it is a tombstone."""
     partition = TopicPartition(settings.routes_topic, 0)
     found: list[tuple[bytes, bool]] = []
-    async with consuming(str(settings.bootstrap_servers), enable_auto_commit=False) as consumer:
+    async with consuming(settings, enable_auto_commit=False) as consumer:
         consumer.assign([partition])
         await consumer.seek_to_beginning(partition)
         end = (await consumer.end_offsets([partition]))[partition]
@@ -263,7 +263,7 @@ def test_a_topic_that_was_made_anew_is_read_from_its_start(
     async def live() -> None:
         async with running(settings) as server:
             made = [await server.topic.change(change(base)) for base in range(2)]
-            async with administering(str(settings.bootstrap_servers)) as admin:
+            async with administering(settings) as admin:
                 await admin.delete_topics([settings.routes_topic])
             await until(lambda: server.topic.fault is not None)
             await until(lambda: server.topic.fault is None)
