@@ -30,7 +30,7 @@ from server.endpoints.routes import RouteEndpoints
 from server.eventlog.event_log import EventLog
 from server.execution.session import Version, load_version
 from server.execution.shadow import ShadowRunner
-from server.metrics import Metrics
+from server.metrics import Metrics, ShippingCollector
 from server.protection.guard import Guard, exposed_host
 from server.protection.tokens import Scope, Tokens
 from server.protocol.messages import ErrorBody
@@ -81,6 +81,8 @@ def build_service(
     store = open_store(settings.models, settings.cache)
     repository: Repository[Version] = Repository()
     metrics = Metrics(log, shared_metrics)
+    if settings.kafka.bootstrap_servers is not None:
+        metrics.registry.register(ShippingCollector(settings.outbox))
     traffic = Traffic(repository, metrics)
     routes = RouteControl(
         open_routes(settings, store), repository, traffic, log, metrics, announce=announce, topic=_topic(settings)

@@ -117,6 +117,7 @@ def _serve_alone(settings: "Settings") -> int:
     from server.app import build_service, build_traced_app
     from server.bundles.store import open_store
     from server.eventlog.outbox import Outbox
+    from server.eventlog.shipper_process import shipping
     from server.http_server import check_tls, listen, run
     from server.logs import configure_logging
 
@@ -125,18 +126,19 @@ def _serve_alone(settings: "Settings") -> int:
     open_store(settings.models, settings.cache)  # a wrong folder is refused before a log is made
     listener = listen(settings.host, settings.port)
     outbox = Outbox(settings.outbox, settings.events)
-    try:
-        service = build_service(settings, outbox)
-        started = run(
-            build_traced_app(service),
-            settings,
-            listener,
-            stopping=service.stop,
-            refused=service.metrics.refused_unread,
-            arrived=service.admission.arrived,
-        )
-    finally:
-        outbox.close()  # a second Ctrl-C skips the application's own shutdown
+    with shipping(settings):
+        try:
+            service = build_service(settings, outbox)
+            started = run(
+                build_traced_app(service),
+                settings,
+                listener,
+                stopping=service.stop,
+                refused=service.metrics.refused_unread,
+                arrived=service.admission.arrived,
+            )
+        finally:
+            outbox.close()  # a second Ctrl-C skips the application's own shutdown
     return 0 if started else 1
 
 

@@ -8,6 +8,8 @@ TiltyardError
 ├── RouteStoreError          route documents cannot be read or changed at present
 ├── OutboxError              the embedded log cannot be opened or written
 │   └── OutboxFullError      it has no room, and events.when_full is "block"
+├── TopicError               the Kafka topic of events cannot be used at present
+│   └── TopicRefusedError    it is not as it was when events were shipped to it
 ├── RequestError             the client's fault
 │   ├── InvalidRequestError  the request contradicts the protocol or the model's signature
 │   ├── UnknownModelError    no such model, or no such version of it
@@ -70,6 +72,14 @@ class OutboxError(TiltyardError):
 
 class OutboxFullError(OutboxError):
     """The embedded log has no room, and answers wait for it."""
+
+
+class TopicError(TiltyardError):
+    """The Kafka topic of events cannot be used at present."""
+
+
+class TopicRefusedError(TopicError):
+    """The topic is not as it was when events were shipped to it; people must decide."""
 
 
 class RequestError(TiltyardError):

@@ -10,7 +10,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from server.errors import OutboxError
 from server.eventlog.event_log import EventLog
+from server.eventlog.log_tail import LogTail
+from server.eventlog.ship_status import STATES, read_status
+from server.eventlog.shipped import read_shipped
 
 CODES = (200, 400, 500, 503)
 FEEDBACK_REFUSALS = (400, 413, 503)
@@ -204,3 +208,42 @@ class _LogCollector(Collector):
         events.add_metric(["dropped"], self._log.dropped_events)
         yield events
         yield GaugeMetricFamily("tiltyard_event_backlog", "Events waiting for their commit", self._log.backlog)
+
+
+class ShippingCollector(Collector):
+    """How far Kafka has the log, read from the files that the shipper keeps, so that every process tells the same."""
+
+    def __init__(self, outbox: Path) -> None:
+        """outbox: the log's file."""
+        self._outbox = outbox
+
+    def collect(self) -> Iterator[Metric]:
+        status = read_status(self._outbox)
+        state = GaugeMetricFamily("tiltyard_ship_state", "1 for what the shipper is at, else 0", labels=["state"])
+        for each in STATES:
+            state.add_metric([each], float(each == status.state))
+        yield state
+        yield CounterMetricFamily(
+            "tiltyard_set_aside_events", "Events that no broker took, kept beside the log", status.set_aside
+        )
+        yield CounterMetricFamily(
+            "tiltyard_missed_events", "Events that were trimmed before they were shipped", status.missed
+        )
+        try:
+            shipped, end, log_id = read_shipped(self._outbox), *_end(self._outbox)
+        except OutboxError:
+            return  # told in /health; a number would be a wrong one
+        offset = shipped.offset if shipped is not None and shipped.log_id == log_id else 0
+        yield CounterMetricFamily("tiltyard_shipped_events", "Events of the log that the topic has", offset)
+        yield GaugeMetricFamily(
+            "tiltyard_ship_backlog", "Events of the log that brokers have not acknowledged", max(0, end - offset)
+        )
+
+
+def _end(outbox: Path) -> tuple[int, str]:
+    """Returns where a log ends, and its id."""
+    tail = LogTail(outbox)
+    try:
+        return tail.end(), tail.log_id
+    finally:
+        tail.close()

@@ -33,6 +33,7 @@ from server.cluster.messages import (
 from server.cluster.operations import Operations
 from server.errors import OutboxError, TiltyardError
 from server.eventlog.outbox import Outbox
+from server.eventlog.shipper_process import shipping
 from server.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ def supervise(settings: Settings, listener: socket.socket) -> int:
         TiltyardError: the log cannot be opened, or a worker cannot start.
     """
     outbox = Outbox(settings.outbox, settings.events)
-    with tempfile.TemporaryDirectory(prefix="tiltyard-metrics-") as metrics_folder:
+    with shipping(settings), tempfile.TemporaryDirectory(prefix="tiltyard-metrics-") as metrics_folder:
         asyncio.run(_Supervisor(settings, listener, outbox, metrics_folder).run())
     return 0
 

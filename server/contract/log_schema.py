@@ -31,6 +31,8 @@ ORDER BY first_offset LIMIT :chunks
 
 # Where the log starts and where the next event will go; a log emptied by trimming keeps its end in meta.
 SELECT_BOUNDS = "SELECT min(first_offset), max(first_offset + count) FROM chunks"
+# The end alone, for whoever asks often: bounds look at every row.
+SELECT_END = "SELECT first_offset + count FROM chunks ORDER BY first_offset DESC LIMIT 1"
 SELECT_META = "SELECT value FROM meta WHERE key = ?"
 UPSERT_META = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 

@@ -6,6 +6,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from server.endpoints.replies import json_response
+from server.eventlog.set_aside import set_aside_file
+from server.eventlog.ship_status import read_status
 from server.metrics import NOTHING_DONE, Totals
 from server.protocol.messages import Duration, InferenceStatistics, ModelStatistics
 from server.service import Service
@@ -40,6 +42,14 @@ class Health:
         warnings = [f"model {model}: route document: {fault}" for model, fault in service.traffic.faults.items()]
         if service.routes.topic is not None and service.routes.topic.fault is not None:
             warnings.append(service.routes.topic.fault)
+        if service.settings.kafka.bootstrap_servers is not None:
+            status = read_status(service.settings.outbox)
+            if status.fault is not None:
+                warnings.append(f"events are not shipped: {status.fault}")
+            if status.set_aside:
+                warnings.append(
+                    f"{status.set_aside} events that no broker took: {set_aside_file(service.settings.outbox)}"
+                )
         return json_response(
             {
                 "status": "failing" if faults else "ok",
