@@ -130,7 +130,10 @@ class KafkaSettings(BaseModel):
         12, ge=1, le=10_000, description="its partitions; with another number than the topic has nothing is shipped"
     )
     events_retention_s: float | None = Field(
-        None, gt=0, description="how long it keeps an event when it is created; without it the brokers' default"
+        None,
+        ge=-1,
+        description="how long after its own time it keeps an event, set when it is created, -1 for ever; without it the "
+        "brokers' default",
     )
     compression: Literal["none", "gzip", "lz4", "snappy", "zstd"] = Field(
         "lz4", description="how batches of events are compressed"

@@ -54,7 +54,8 @@ async def _create(admin: AIOKafkaAdminClient, settings: KafkaSettings) -> None:
     assignment: dict[int, list[int]] | None = {} if settings.replication_factor is None else None
     configs = dict(_ANY_TIME)
     if settings.events_retention_s is not None:
-        configs["retention.ms"] = str(int(settings.events_retention_s * 1000))
+        kept_ms = -1 if settings.events_retention_s < 0 else int(settings.events_retention_s * 1000)
+        configs["retention.ms"] = str(kept_ms)
     wanted = NewTopic(settings.events_topic, settings.events_partitions, copies, assignment, configs)
     reply = await admin.create_topics([wanted])
     for _, code, *message in reply.topic_errors:

@@ -96,8 +96,8 @@ class LogTail:
             rows = self._connection.execute(log_schema.SELECT_CHUNKS, {"offset": offset, "chunks": _CHUNKS})
             for first, count, _, crc32, payload in rows:
                 span.missed += max(0, first - span.end)
-                lines = payload.split(b"\n")
-                if zlib.crc32(payload) == crc32 and len(lines) == count + 1:
+                lines = payload.split(b"\n") if isinstance(payload, bytes) else []
+                if lines and zlib.crc32(payload) == crc32 and len(lines) == count + 1:
                     passed = max(0, offset - first)
                     span.offsets += range(first + passed, first + count)
                     span.lines += lines[passed:count]

@@ -79,6 +79,7 @@ class Shipper:
     async def run(self) -> None:
         """Ships until it is cancelled; waits first until no other shipper has the log."""
         lock = await self._elected()
+        self._tell_status()
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._ship_forever())

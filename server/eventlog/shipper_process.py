@@ -20,7 +20,7 @@ SHIPPER = (sys.executable, "-m", "server.eventlog.shipper")
 # A shipper that lived so long had no fault of its start: its successor comes at once.
 STEADY_S = 10.0
 FIRST_DELAY_S = 0.2
-LONGEST_DELAY_S = 2.0
+LONGEST_DELAY_S = 1.0
 GRACE_S = 3.0
 
 
