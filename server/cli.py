@@ -125,7 +125,7 @@ def _serve_alone(settings: "Settings") -> int:
     check_tls(settings)
     open_store(settings.models, settings.cache)  # a wrong folder is refused before a log is made
     listener = listen(settings.host, settings.port)
-    outbox = Outbox(settings.outbox, settings.events)
+    outbox = Outbox(settings.outbox, settings.events, shipped=settings.kafka.bootstrap_servers is not None)
     with shipping(settings):
         try:
             service = build_service(settings, outbox)

@@ -132,11 +132,11 @@ class KafkaSettings(BaseModel):
     events_retention_s: float | None = Field(
         None,
         ge=-1,
-        description="how long after its own time it keeps an event, set when it is created, -1 for ever; without it the "
-        "brokers' default",
+        description="how long after its own time it keeps an event, set when it is created, -1 for ever; without it "
+        "the brokers' default",
     )
     compression: Literal["none", "gzip", "lz4", "snappy", "zstd"] = Field(
-        "lz4", description="how batches of events are compressed"
+        "zstd", description="how batches of events are compressed"
     )
     replication_factor: int | None = Field(
         None, ge=1, le=32767, description="copies of a topic that is created; without it the brokers' default"

@@ -55,6 +55,8 @@ class Drainer:
             self._drain()
             if self._rings[slot].tail >= position:
                 break
+            if self._outbox.held_up:
+                raise OutboxError("the event log has no room until Kafka has what is in it: try again later")
             if self._outbox.failure is not None:
                 raise OutboxError("the event log has no room until it can be written again: try again later")
             await asyncio.sleep(self._interval_s)

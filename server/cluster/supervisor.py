@@ -58,7 +58,7 @@ def supervise(settings: Settings, listener: socket.socket) -> int:
     Raises:
         TiltyardError: the log cannot be opened, or a worker cannot start.
     """
-    outbox = Outbox(settings.outbox, settings.events)
+    outbox = Outbox(settings.outbox, settings.events, shipped=settings.kafka.bootstrap_servers is not None)
     with shipping(settings), tempfile.TemporaryDirectory(prefix="tiltyard-metrics-") as metrics_folder:
         asyncio.run(_Supervisor(settings, listener, outbox, metrics_folder).run())
     return 0

@@ -22,14 +22,16 @@ from typing import IO
 from server.contract import log_schema
 from server.errors import OutboxError
 from server.eventlog.checkpointer import Checkpointer
+from server.eventlog.retention import Retention
+from server.eventlog.shipped import Shipped, read_shipped
+from server.eventlog.transaction import transaction
 from server.settings import EventSettings
 
 logger = logging.getLogger(__name__)
 
 RETRY_S = 0.5
 BUSY_S = 2.0
-TRIM_EVERY_S = 10.0
-TRIM_CHUNKS = 200
+TRIMMED_PAGE_BYTES = 4096  # what the removal of a chunk writes to the journal, about
 WRITER_DIED = "the event log cannot be written: its writer has died"
 MAX_CHUNK_BYTES = 8 * 1024 * 1024
 
@@ -62,12 +64,17 @@ class _Commit:
 class Outbox:
     """The one writer of an event log. Append from one event loop; the thread does the rest."""
 
-    def __init__(self, path: Path, settings: EventSettings) -> None:
+    def __init__(self, path: Path, settings: EventSettings, *, shipped: bool = False) -> None:
         """Opens the log, making it when it is not there, and starts the writer.
 
+        Args:
+            path: its file.
+            settings: of events.
+            shipped: whether Kafka gets the log, which then keeps everything until it is there.
+
         Raises:
-            OutboxError: another process writes it, it is no log of ours or of a newer schema, it is
-                corrupt, or the disk refuses a write.
+            OutboxError: another process writes it, it is no log of ours or of a newer schema, it or the
+                position it is shipped to is corrupt, or the disk refuses a write.
         """
         self._path = path
         self._settings = settings
@@ -87,13 +94,16 @@ class Outbox:
         self.failure: str | None = None
         self._lock = _locked(path)
         try:
-            self._connection, self._next_offset = _open(path)
+            shipped_position = read_shipped(path)
+            self._connection, next_offset = _open(path)
+            self._next_offset = _behind(path, self._connection, next_offset, shipped_position)
         except BaseException:
             self._lock.close()
             raise
         self._synchronous = "NORMAL"
         self._unsynced = False
         self._checkpointer = Checkpointer(path, self._connection)
+        self._retention = Retention(path, self._connection, settings, shipped=shipped)
         self._thread = threading.Thread(target=self._run, name="outbox-writer", daemon=True)
         self._thread.start()
 
@@ -109,8 +119,14 @@ class Outbox:
 
     @property
     def full(self) -> bool:
-        """Whether the queue has no room left, or nobody will ever take from it."""
-        return self._dead or self._appended_bytes - self._committed_bytes >= self._settings.queue_bytes
+        """Whether the queue or the log has no room left, or nobody will ever take from the queue."""
+        waiting_bytes = self._appended_bytes - self._committed_bytes
+        return self._dead or waiting_bytes >= self._settings.queue_bytes or self._retention.held_up
+
+    @property
+    def held_up(self) -> bool:
+        """Whether the log is at its size limit with events that Kafka must have before they go."""
+        return self._retention.held_up
 
     @property
     def alive(self) -> bool:
@@ -122,13 +138,16 @@ class Outbox:
         if self.full:
             self._shed_events += 1
             return False
+        self._enqueue(line)
+        return True
+
+    def _enqueue(self, line: bytes) -> None:
         self._appended_bytes += len(line)
         self._appended_events += 1
         self._queue.append(line)
         if not self._awake:
             self._awake = True
             self._wake.set()
-        return True
 
     async def committed(self) -> None:
         """Returns once everything appended so far is on disk, synced.
@@ -155,8 +174,10 @@ class Outbox:
             raise OutboxError(WRITER_DIED)
         if self._appended_bytes - self._committed_bytes + size > self._settings.queue_bytes:
             raise OutboxError(f"the event log has no room for {len(lines)} events: try again later")
+        if self.held_up:
+            raise OutboxError(f"the event log has no room for {len(lines)} events until Kafka has what is in it")
         for line in lines:
-            self.append(line)
+            self._enqueue(line)  # all or none: by now the log may be held up
         await self.committed()
 
     def close(self) -> None:
@@ -185,11 +206,10 @@ class Outbox:
                 waiter.tell(OutboxError(WRITER_DIED))
 
     def _write_forever(self, lines: list[bytes], waiters: list[_Commit]) -> None:
-        trimmed_at = time.monotonic()
         while True:
-            self._wake.wait()
+            woken = self._wake.wait(self._retention.due_in_s)
             self._wake.clear()
-            if not self._closing:
+            if woken and not self._closing:
                 time.sleep(self._settings.commit_interval_ms / 1000)
             self._awake = False
             while self._queue or lines or waiters:
@@ -201,9 +221,8 @@ class Outbox:
                     lines.clear()
                 elif lines:
                     time.sleep(RETRY_S)
-            if time.monotonic() - trimmed_at > TRIM_EVERY_S:
                 self._trim()
-                trimmed_at = time.monotonic()
+            self._trim()
             if self._closing and not self._queue:
                 return
 
@@ -244,6 +263,13 @@ class Outbox:
             waiter.tell(error)
         waiters.clear()
 
+    def _trim(self) -> None:
+        """Takes a step of the retention when one is due; what waits to be written comes before the next."""
+        if self._retention.due_in_s == 0.0:
+            trimmed = self._retention.step(self._next_offset)
+            if trimmed:
+                self._checkpointer.wrote(trimmed * TRIMMED_PAGE_BYTES)
+
     def _insert(self, lines: list[bytes], *, synced: bool) -> None:
         # NORMAL survives the death of the process; a promise to a client should survive a power cut too.
         self._set_synchronous("FULL" if synced else "NORMAL")
@@ -255,41 +281,12 @@ class Outbox:
         self._next_offset += len(lines)
         self._unsynced = not synced
         self._checkpointer.wrote(len(payload))
+        self._retention.wrote(len(payload))
 
     def _set_synchronous(self, wanted: str) -> None:
         if wanted != self._synchronous:
             self._connection.execute(f"PRAGMA synchronous = {wanted}")
             self._synchronous = wanted
-
-    def _trim(self) -> None:
-        """Removes the oldest chunks beyond the retention's age and size, never the newest one."""
-        try:
-            oldest_ms = time.time_ns() // 1_000_000 - int(self._settings.retention_s * 1000)
-            rows = self._connection.execute(
-                "SELECT first_offset + count, created_at_ms, length(payload) FROM chunks ORDER BY first_offset LIMIT ?",
-                (TRIM_CHUNKS,),
-            ).fetchall()
-            excess = self._size_bytes() - self._settings.retention_bytes
-            trimmed_to = None
-            for end, created_at_ms, size in rows:
-                if end == self._next_offset or (created_at_ms >= oldest_ms and excess <= 0):
-                    break
-                trimmed_to = end
-                excess -= size
-            if trimmed_to is not None:
-                with _transaction(self._connection):
-                    self._connection.execute("DELETE FROM chunks WHERE first_offset < ?", (trimmed_to,))
-                    self._connection.execute(log_schema.UPSERT_META, (log_schema.META_TRIMMED, str(trimmed_to)))
-                logger.info("outbox %s: trimmed to offset %d", self._path, trimmed_to)
-        except sqlite3.Error as fault:
-            logger.warning("outbox %s: cannot trim, will try again: %s", self._path, fault)
-
-    def _size_bytes(self) -> int:
-        pages, free, size = (
-            self._connection.execute(f"PRAGMA {name}").fetchone()[0]
-            for name in ("page_count", "freelist_count", "page_size")
-        )
-        return int((pages - free) * size)
 
 
 def _chunk_length(lines: list[bytes]) -> int:
@@ -300,22 +297,6 @@ def _chunk_length(lines: list[bytes]) -> int:
         if size >= MAX_CHUNK_BYTES:
             return place + 1
     return len(lines)
-
-
-class _transaction:
-    """BEGIN IMMEDIATE, then COMMIT, or ROLLBACK on an error; the connection is in autocommit mode."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-
-    def __enter__(self) -> None:
-        self._connection.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        if kind is None:
-            self._connection.execute("COMMIT")
-        elif self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
 
 
 def _locked(path: Path) -> IO[bytes]:
@@ -342,7 +323,7 @@ def _open(path: Path) -> tuple[sqlite3.Connection, int]:
         _check_kind(path, connection)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
-        with _transaction(connection):
+        with transaction(connection):
             for statement in filter(str.strip, log_schema.CREATE.split(";")):
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {log_schema.APPLICATION_ID}")
@@ -385,3 +366,16 @@ def _next_offset(path: Path, connection: sqlite3.Connection) -> int:
     if zlib.crc32(payload) != crc32:
         raise OutboxError(f"outbox {path}: the chunk at offset {first_offset} is corrupt: its checksum does not match")
     return int(first_offset + count)
+
+
+def _behind(path: Path, connection: sqlite3.Connection, next_offset: int, shipped: Shipped | None) -> int:
+    """Returns the offset to go on from, behind everything that was ever shipped.
+
+    A power cut may take the log's last groups, which were not synced, after Kafka had them: events that were given
+    their offsets again would be passed over as shipped.
+    """
+    log_id = connection.execute(log_schema.SELECT_META, (log_schema.META_LOG_ID,)).fetchone()[0]
+    if shipped is None or shipped.log_id != log_id or shipped.offset <= next_offset:
+        return next_offset
+    logger.warning("outbox %s: ends at %d, but goes on from %d: so much was shipped", path, next_offset, shipped.offset)
+    return shipped.offset

@@ -82,7 +82,7 @@ def records(servers: str, topic: str) -> list[Record]:
         assert metadata.error is None, metadata.error
         ends = {}
         for partition in metadata.partitions:
-            low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=DEADLINE_S)
+            low, high = _bounds(consumer, TopicPartition(topic, partition))
             if low < high:
                 ends[partition] = (low, high)
         consumer.assign([TopicPartition(topic, partition, low) for partition, (low, _) in ends.items()])
@@ -101,6 +101,18 @@ def records(servers: str, topic: str) -> list[Record]:
     finally:
         consumer.close()
     return sorted(found, key=lambda record: record.partition)  # stable: each partition's order stays
+
+
+def _bounds(consumer: Consumer, partition: TopicPartition) -> tuple[int, int]:
+    """Returns the first offset and the next one; a broker that has just come back may not lead its partitions yet."""
+    deadline = time.monotonic() + DEADLINE_S
+    while True:
+        try:
+            low, high = consumer.get_watermark_offsets(partition, timeout=DEADLINE_S)
+            return low, high
+        except KafkaException:
+            if time.monotonic() > deadline:
+                raise
 
 
 def make_topic(servers: str, topic: str, partitions: int, **config: str) -> None:
@@ -167,12 +179,6 @@ class ShippedLog:
         """Returns what the topic has."""
         return records(str(self.settings.kafka.bootstrap_servers), self.settings.kafka.events_topic)
 
-    def has_leaders(self) -> bool:
-        """Says whether brokers lead all partitions."""
-        admin = AdminClient({"bootstrap.servers": str(self.settings.kafka.bootstrap_servers)})
-        partitions = admin.list_topics(timeout=DEADLINE_S).topics[self.settings.kafka.events_topic].partitions
-        return len(partitions) > 0 and all(each.leader != -1 for each in partitions.values())
-
     def kill_shipper(self) -> None:
         """Ends the shipper as a power cut does."""
         os.kill(self.status.pid, signal.SIGKILL)
@@ -188,7 +194,7 @@ def kafka_settings(broker: Broker, **changes: object) -> KafkaSettings:
 def shipped_log(folder: Path, kafka: KafkaSettings, **events: object) -> Iterator[ShippedLog]:
     """Gives a log, whose shipper ends after it."""
     settings = Settings.model_validate({"outbox": folder / "outbox.db", "kafka": kafka, "events": events})
-    outbox = Outbox(settings.outbox, settings.events)
+    outbox = Outbox(settings.outbox, settings.events, shipped=True)
     with shipping(settings):
         try:
             yield ShippedLog(settings, outbox)

@@ -10,6 +10,7 @@ import pytest
 
 from server.errors import OutboxError
 from server.eventlog import outbox as outbox_module
+from server.eventlog import retention as retention_module
 from server.eventlog.outbox import Outbox
 from server.settings import EventSettings
 from tests.server.live_server import wait_for
@@ -96,7 +97,7 @@ def test_a_full_queue_drops_and_counts(path: Path) -> None:
 
 @pytest.fixture
 def trims_at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(outbox_module, "TRIM_EVERY_S", 0.0)
+    monkeypatch.setattr(retention_module, "LOOK_EVERY_S", 0.0)
     yield
 
 
@@ -128,7 +129,7 @@ def test_the_newest_group_outlives_its_age(path: Path) -> None:
     committed_at = time.time()
     wait_for(lambda: time.time() > committed_at + 0.01, "its age")
 
-    outbox._trim()
+    outbox._retention.step(outbox._next_offset)
 
     outbox.close()
     assert [(first, count) for first, count, _ in rows(path)] == [(0, 3)]
