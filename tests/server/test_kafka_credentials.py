@@ -1,0 +1,268 @@
+"""Brokers that want to know who asks are told by every client, encrypted where they speak TLS; secrets stay secret."""
+
+import asyncio
+import base64
+import gc
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs
+
+import pytest
+from aiokafka import TopicPartition
+from confluent_kafka.admin import AdminClient, ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
+from pydantic import ValidationError
+
+from server.errors import SettingsError
+from server.eventlog.events_topic import ensure_events_topic
+from server.identifiers import uuid7
+from server.kafka_clients import administering, consuming, producing
+from server.kafka_credentials import client_options
+from server.settings import KafkaSettings
+from tests.kafka.broker import Broker, Cluster, Node, free_ports
+from tests.server.certificates import Authority
+
+PASSWORD = "s3cret of events"
+JAAS = "listener.name.{listener}.{mechanism}.sasl.jaas.config"
+PLAIN = "org.apache.kafka.common.security.plain.PlainLoginModule"
+SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule"
+BEARER = "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule"
+UNSECURED = (
+    "org.apache.kafka.common.security.oauthbearer.internals.unsecured.OAuthBearerUnsecuredValidatorCallbackHandler"
+)
+
+
+class Guarded:
+    """A broker with a listener of every kind, and the files that its clients need."""
+
+    def __init__(self, broker: Broker, folder: Path, ports: dict[str, int], authority: Authority) -> None:
+        self.broker = broker
+        self.folder = folder
+        self.ports = ports
+        self.ca = authority.certificate
+        self.client = authority.sign("client")
+        self.password = folder / "password"
+        self.password.write_text(PASSWORD + "\n")
+
+    def settings(self, listener: str, **changes: object) -> KafkaSettings:
+        """Returns settings of a client of a listener, with a topic of its own."""
+        values = {"bootstrap_servers": f"127.0.0.1:{self.ports[listener]}", "events_topic": f"events-{uuid7()}"}
+        return KafkaSettings.model_validate({**values, **changes})
+
+
+@pytest.fixture(scope="module")
+def guarded(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    """(`broker` is here for its jars, or the reason of a skip.)"""
+    folder = tmp_path_factory.mktemp("guarded")
+    authority = Authority(folder)
+    signed = authority.sign("broker")
+    store = folder / "store.pem"
+    store.write_bytes(signed.key.read_bytes() + signed.certificate.read_bytes())
+    names = ("SASLPLAIN", "SASLSSL", "MUTUAL")
+    own, controller, *others = free_ports(2 + len(names))
+    ports = dict(zip(names, others, strict=True))
+    listeners = f"PLAINTEXT://127.0.0.1:{own},CONTROLLER://127.0.0.1:{controller}," + ",".join(
+        f"{name}://127.0.0.1:{port}" for name, port in ports.items()
+    )
+    settings = {
+        "listeners": listeners,
+        "advertised.listeners": listeners,
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASLPLAIN:SASL_PLAINTEXT,"
+        "SASLSSL:SASL_SSL,MUTUAL:SSL",
+        "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER",
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.location": str(store),
+        "ssl.truststore.type": "PEM",
+        "ssl.truststore.location": str(authority.certificate),
+        "listener.name.mutual.ssl.client.auth": "required",
+    }
+    for listener in ("saslplain", "saslssl"):
+        settings[JAAS.format(listener=listener, mechanism="plain")] = f'{PLAIN} required user_tiltyard="{PASSWORD}";'
+        for mechanism in ("scram-sha-256", "scram-sha-512"):
+            settings[JAAS.format(listener=listener, mechanism=mechanism)] = f"{SCRAM} required;"
+        settings[JAAS.format(listener=listener, mechanism="oauthbearer")] = (
+            f'{BEARER} required unsecuredLoginStringClaim_sub="broker";'
+        )
+        settings[f"listener.name.{listener}.oauthbearer.sasl.server.callback.handler.class"] = UNSECURED
+    cluster = Cluster([Node(1, own, controller)], settings=tuple(settings.items()))
+    (folder / "broker").mkdir()
+    with Broker(cluster, cluster.nodes[0], folder / "broker") as broker_:
+        _add_scram_user(cluster.bootstrap_servers)
+        yield Guarded(broker_, folder, ports, authority)
+
+
+def _add_scram_user(servers: str) -> None:
+    admin = AdminClient({"bootstrap.servers": servers})
+    for mechanism in (ScramMechanism.SCRAM_SHA_256, ScramMechanism.SCRAM_SHA_512):
+        wanted = UserScramCredentialUpsertion("tiltyard", ScramCredentialInfo(mechanism, 4096), PASSWORD.encode())
+        for done in admin.alter_user_scram_credentials([wanted]).values():
+            done.result(30)
+
+
+async def _round_trip(settings: KafkaSettings) -> bytes | None:
+    """Returns a record that was written and read, by all three kinds of client."""
+    await ensure_events_topic(settings)
+    async with producing(settings, acks="all", enable_idempotence=True) as producer:
+        await producer.send_and_wait(settings.events_topic, b"value", b"key", partition=0)
+    async with consuming(settings, enable_auto_commit=False, auto_offset_reset="earliest") as consumer:
+        consumer.assign([TopicPartition(settings.events_topic, 0)])
+        async with asyncio.timeout(30):
+            value: bytes | None = (await consumer.getone()).value
+            return value
+
+
+@pytest.mark.parametrize("listener", ["SASLPLAIN", "SASLSSL"])
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
+def test_a_password_lets_in(guarded: Guarded, listener: str, mechanism: str) -> None:
+    """By every mechanism, with and without encryption."""
+    encrypted = listener == "SASLSSL"
+    settings = guarded.settings(
+        listener,
+        security_protocol="SASL_SSL" if encrypted else "SASL_PLAINTEXT",
+        ca=guarded.ca if encrypted else None,
+        sasl_mechanism=mechanism,
+        username="tiltyard",
+        password_file=guarded.password,
+    )
+
+    assert asyncio.run(_round_trip(settings)) == b"value"
+    assert PASSWORD not in repr(settings)
+
+
+# aiokafka leaves the socket of a connection that was refused to the garbage collector.
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_certificate_lets_in(guarded: Guarded) -> None:
+    """Where brokers ask for one; without it none is let in."""
+    settings = guarded.settings("MUTUAL", security_protocol="SSL", ca=guarded.ca)
+
+    with pytest.raises(Exception, match=r"(?i)connect|bootstrap|ssl"):
+        asyncio.run(_round_trip(settings))
+    gc.collect()
+
+    shown = {"certificate": guarded.client.certificate, "key": guarded.client.key}
+    assert asyncio.run(_round_trip(settings.model_copy(update=shown))) == b"value"
+
+
+@pytest.fixture
+def token_url() -> Iterator[str]:
+    """A giver of tokens that the broker's unsecured validator accepts, to whoever knows the client's secret."""
+
+    class Giver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            form = parse_qs(self.rfile.read(int(self.headers["content-length"])).decode())
+            known = form["client_secret"] == [PASSWORD] and form["grant_type"] == ["client_credentials"]
+            self.send_response(200 if known else 401)
+            self.end_headers()
+            if known:
+                self.wfile.write(json.dumps({"access_token": _unsecured_token(), "expires_in": 60}).encode())
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class's word
+            """Says nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Giver)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/token"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def _unsecured_token() -> str:
+    parts = ({"alg": "none"}, {"sub": "tiltyard", "iat": int(time.time()) - 1, "exp": int(time.time()) + 60})
+    return ".".join(base64.urlsafe_b64encode(json.dumps(each).encode()).decode().rstrip("=") for each in parts) + "."
+
+
+def test_a_token_lets_in(guarded: Guarded, token_url: str) -> None:
+    """Asked for with the client's credentials; who has the wrong ones is told so without a word of them."""
+    secret = guarded.folder / "client-secret"
+    secret.write_text(PASSWORD)
+    settings = guarded.settings(
+        "SASLPLAIN",
+        security_protocol="SASL_PLAINTEXT",
+        sasl_mechanism="OAUTHBEARER",
+        token_url=token_url,
+        client_id="tiltyard",
+        client_secret_file=secret,
+    )
+    assert asyncio.run(_round_trip(settings)) == b"value"
+
+    secret.write_text("another")
+    provider = client_options(settings)["sasl_oauth_token_provider"]
+    with pytest.raises(Exception, match="expected a token, got: Unauthorized") as caught:
+        asyncio.run(provider.token())
+    assert "another" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # as above
+def test_a_wrong_password_is_an_error_without_it(guarded: Guarded) -> None:
+    """The message names no secret."""
+    wrong = guarded.folder / "wrong"
+    wrong.write_text("not the password")
+    settings = guarded.settings(
+        "SASLPLAIN",
+        security_protocol="SASL_PLAINTEXT",
+        sasl_mechanism="PLAIN",
+        username="tiltyard",
+        password_file=wrong,
+    )
+
+    async def ask() -> None:
+        async with administering(settings):
+            raise AssertionError("let in")
+
+    with pytest.raises(Exception, match=r"(?i)auth|bootstrap") as caught:
+        asyncio.run(ask())
+    gc.collect()
+    assert "not the password" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe\xff"])
+def test_a_secret_that_cannot_be_read_is_named_by_its_file(tmp_path: Path, content: bytes | None) -> None:
+    """Not by what is in it."""
+    file = tmp_path / "password"
+    if content is not None:
+        file.write_bytes(content)
+    values = {"bootstrap_servers": "127.0.0.1:1", "security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN"}
+    settings = KafkaSettings.model_validate({**values, "username": "tiltyard", "password_file": file})
+
+    with pytest.raises(SettingsError, match=r"kafka\.password_file .*password: expected a file with a secret, got"):
+        client_options(settings)
+
+
+def test_a_file_that_is_no_certificate_is_named(tmp_path: Path) -> None:
+    """Before anything is served."""
+    (tmp_path / "ca.pem").write_text("nothing")
+    values = {"bootstrap_servers": "127.0.0.1:1", "security_protocol": "SSL", "ca": tmp_path / "ca.pem"}
+
+    with pytest.raises(SettingsError, match=r"kafka\.ca .*ca\.pem: expected PEM certificates, got"):
+        client_options(KafkaSettings.model_validate(values))
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"certificate": "c.pem"}, "expected certificate and key together"),
+        ({"ca": "ca.pem"}, "expected security_protocol SSL or SASL_SSL, got PLAINTEXT"),
+        (
+            {"security_protocol": "SASL_SSL"},
+            "expected sasl_mechanism with security_protocol SASL_PLAINTEXT or SASL_SSL",
+        ),
+        ({"sasl_mechanism": "PLAIN"}, "and only there, got PLAINTEXT and PLAIN"),
+        (
+            {"security_protocol": "SASL_SSL", "sasl_mechanism": "PLAIN", "username": "u"},
+            "password_file: expected a value with sasl_mechanism PLAIN, got none",
+        ),
+        (
+            {"security_protocol": "SASL_SSL", "sasl_mechanism": "OAUTHBEARER", "username": "u"},
+            "username: expected none with sasl_mechanism OAUTHBEARER, got one",
+        ),
+    ],
+)
+def test_credentials_that_do_not_fit_together_are_refused(values: dict[str, str], sentence: str) -> None:
+    """A part that nobody would read is a mistake, too."""
+    with pytest.raises(ValidationError, match=sentence):
+        KafkaSettings.model_validate({"bootstrap_servers": "127.0.0.1:1", **values})
