@@ -10,11 +10,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import machine, monitoring, operating, routing, serving, shadowing, starting
+from benchmarks import machine, monitoring, operating, routing, serving, shadowing, shipping, starting
 from benchmarks.chart import requests_chart
 
 RESULTS = Path(__file__).parent / "results"
-PARTS = ("serving", "operating", "routing", "shadowing", "monitor", "start")
+PARTS = ("serving", "operating", "routing", "shadowing", "monitor", "shipping", "start")
 START_ROUNDS = 7
 QUIET_CORES = 0.1
 KEEPS_PACE_US = 1000
@@ -47,6 +47,7 @@ def main() -> None:
         "routing": routing.steps(rounds),
         "shadowing": shadowing.steps(rounds),
         "monitor": monitoring.steps(rounds),
+        "shipping": shipping.steps(rounds),
         "start": starts,
     }
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -69,6 +70,8 @@ def main() -> None:
                     results[part] = shadowing.measure(folder, rounds, seconds, advance)
                 elif part == "monitor":
                     results[part] = monitoring.measure(folder, rounds, flights, advance)
+                elif part == "shipping":
+                    results[part] = shipping.measure(folder, rounds, 60_000 if options.quick else 300_000, advance)
                 else:
                     results[part] = starting.measure(folder, starts, advance)
     text = _markdown(results)
@@ -159,6 +162,8 @@ def _markdown(results: dict[str, Any]) -> str:
             f"with reading, joining and committing (folding alone {found['fold_events_s']:,.0f}), "
             f"{found['rss_mb']:.0f} MB; median of {found['rounds']}.",
         ]
+    if "shipping" in results:
+        lines += ["", shipping.summary(results["shipping"])]
     if "start" in results:
         found = results["start"]
         lines += [
