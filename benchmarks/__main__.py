@@ -10,11 +10,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import machine, monitoring, operating, routing, serving, shadowing, shipping, starting
+from benchmarks import machine, monitoring, operating, recording, routing, serving, shadowing, shipping, starting
 from benchmarks.chart import requests_chart
 
 RESULTS = Path(__file__).parent / "results"
-PARTS = ("serving", "operating", "routing", "shadowing", "monitor", "shipping", "start")
+PARTS = ("serving", "operating", "routing", "shadowing", "recording", "shipping", "monitor", "start")
 START_ROUNDS = 7
 QUIET_CORES = 0.1
 KEEPS_PACE_US = 1000
@@ -27,6 +27,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: about a minute in all")
     parser.add_argument("--rounds", type=_rounds, default=5, help="alternating rounds of each part [5]")
     parser.add_argument("--only", type=_parts, action="extend", help=f"parts to measure, of {','.join(PARTS)} [all]")
+    parser.add_argument(
+        "--outage", type=float, default=10.0, help="minutes of a broker's absence whose events are drained [10]"
+    )
     options = parser.parse_args()
     machine.end_cleanly_when_terminated()
     console = Console(stderr=True)
@@ -46,6 +49,7 @@ def main() -> None:
         "operating": operating.steps(rounds),
         "routing": routing.steps(rounds),
         "shadowing": shadowing.steps(rounds),
+        "recording": recording.steps(rounds),
         "monitor": monitoring.steps(rounds),
         "shipping": shipping.steps(rounds),
         "start": starts,
@@ -68,6 +72,9 @@ def main() -> None:
                     results[part] = routing.measure(folder, rounds, seconds, advance)
                 elif part == "shadowing":
                     results[part] = shadowing.measure(folder, rounds, seconds, advance)
+                elif part == "recording":
+                    outage = min(options.outage, 0.5) if options.quick else options.outage
+                    results[part] = recording.measure(folder, rounds, seconds, outage, advance)
                 elif part == "monitor":
                     results[part] = monitoring.measure(folder, rounds, flights, advance)
                 elif part == "shipping":
@@ -153,6 +160,8 @@ def _markdown(results: dict[str, Any]) -> str:
         lines += ["", *_routing(results["routing"])]
     if "shadowing" in results:
         lines += ["", *_shadowing(results["shadowing"])]
+    if "recording" in results:
+        lines += ["", *_recording(results["recording"])]
     if "monitor" in results:
         found = results["monitor"]
         lines += [
@@ -256,6 +265,24 @@ def _shadowing(found: dict[str, Any]) -> list[str]:
         f"Overload, {shadowing.OVERLOAD_CONNECTIONS} connections in a closed loop: {overload['requests_s']:,.0f} "
         f"requests/s ({plain['requests_s']:,.0f} without a shadow), **{overload['failed']:.0f} failed**; "
         f"{overload['shadowed']:,.0f} shadows scored, {overload['shed']:,.0f} shed.",
+    ]
+
+
+def _recording(found: dict[str, Any]) -> list[str]:
+    throughput, backlog = found["throughput"], found["backlog"]
+    rates = [f"{throughput['requests_s'][name]:,.0f}" for name in recording.CONTESTANTS]
+    ratios = throughput["ratios"]
+    return [
+        f"What the log costs, {found['connections']} connections, {found['rounds']} rounds: {rates[0]} requests/s "
+        f"without events of answers, {rates[1]} with the embedded log (**{ratios[recording.EMBEDDED]:.2f}** of it), "
+        f"{rates[2]} with Kafka beside it, shipper on the server's core and broker on wrk's "
+        f"(**{ratios[recording.KAFKA]:.2f}**), {throughput['left_after_a_round']:,.0f} events then left to ship. "
+        f"One append costs the serving thread **{found['append_us']:.2f} µs**.",
+        "",
+        f"A backlog of {backlog['events']:,} events drained at **{backlog['shipped_events_s']:,.0f} events/s** beside "
+        f"{backlog['requests_s']:,} requests/s: p50 {_latency(backlog['p50_us'][recording.DRAINING])} against "
+        f"{_latency(backlog['p50_us'][recording.RESTING])} with the shipper stopped, ratio "
+        f"**{backlog['p50_ratio']:.2f}**, p99 ratio {backlog['p99_ratio']:.2f}; {backlog['failed']:.0f} failed.",
     ]
 
 

@@ -1,5 +1,6 @@
 """Load from wrk, and whether a server answers."""
 
+import json
 import re
 import shutil
 import signal
@@ -58,6 +59,17 @@ def wrk(script: Script, url: str, connections: int, seconds: int, core: int | No
         found = load.result()
     if found["failed"]:
         sys.exit(f"expected only good answers, got {found['failed']:.0f} others of {found['requests']:.0f}")
+    return found
+
+
+def open_loop(
+    port: int, path: str, body: Path, rate: float, seconds: int, connections: int, seed: int
+) -> dict[str, float]:
+    """Returns what a load that does not wait for answers measured; see benchmarks/open_loop.py."""
+    command = [sys.executable, "-m", "benchmarks.open_loop", str(port), path, str(body)]
+    command += [str(rate), str(seconds), str(connections), str(seed)]
+    done = subprocess.run(pinned(LOAD_CORE, command), stdout=subprocess.PIPE, check=True)
+    found: dict[str, float] = json.loads(done.stdout)
     return found
 
 

@@ -7,8 +7,6 @@ the server can serve at once. What this does not show: heavier graphs, several s
 """
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -18,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import serving
-from benchmarks.load import LOAD_CORE, Load, Script, answers, need_wrk, post, wrk
+from benchmarks.load import Load, Script, answers, need_wrk, open_loop, post, wrk
 from benchmarks.machine import bystanders, free_port, median, pinned, running, tiltyard, wait_until
 from benchmarks.models import FLOATS, SEED, pack_matrix_models
 
@@ -63,7 +61,7 @@ def measure(folder: Path, rounds: int, seconds: int, advance: Callable[[str], No
         for round_ in range(PAIRS * rounds):
             for name in CONTESTANTS if round_ % 2 == 0 else reversed(CONTESTANTS):
                 with bystanders(pids) as others:
-                    found = _open_loop(ports[name], body, saturation / 2, seconds, SEED + round_)
+                    found = open_loop(ports[name], PATH, body, saturation / 2, seconds, CONNECTIONS, SEED + round_)
                 runs[name].append({**found, "others": others[0]})
                 advance(f"round {round_ + 1}: {name}")
         after = serving.balance(_url(ports[SHADOWED]))
@@ -86,14 +84,6 @@ def measure(folder: Path, rounds: int, seconds: int, advance: Callable[[str], No
         "overload": overload,
         "runs": runs,
     }
-
-
-def _open_loop(port: int, body: Path, rate: float, seconds: int, seed: int) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.open_loop", str(port), PATH, str(body)]
-    command += [str(rate), str(seconds), str(CONNECTIONS), str(seed)]
-    done = subprocess.run(pinned(LOAD_CORE, command), stdout=subprocess.PIPE, check=True)
-    found: dict[str, float] = json.loads(done.stdout)
-    return found
 
 
 def _overload(script: Script, url: str, seconds: int, advance: Callable[[str], None]) -> dict[str, float]:
