@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 if TYPE_CHECKING:
     from server.settings import Settings
 
-ORDER = ("demo", "pack", "serve", "monitor", "route", "token")
+ORDER = ("demo", "pack", "serve", "monitor", "route", "log", "token")
 
 
 class Commands(TyperGroup):

@@ -20,12 +20,8 @@ def read_log(path: Path) -> Iterator[bytes]:
     Raises:
         OutboxError: there is no such file, it is no log, is of a newer version, or a chunk of it is damaged.
     """
-    if not path.is_file():
-        raise OutboxError(f"outbox {path}: expected the file of an event log, found none")
     try:
-        uri = f"file:{quote(str(path.absolute()))}?mode=ro"
-        with closing(sqlite3.connect(uri, uri=True, timeout=_PATIENCE_S)) as connection:
-            _check(path, connection)
+        with closing(open_log(path)) as connection:
             offset = 0
             while rows := connection.execute(SELECT_CHUNKS, {"offset": offset, "chunks": _CHUNKS}).fetchall():
                 for first, count, _, crc32, payload in rows:
@@ -35,6 +31,28 @@ def read_log(path: Path) -> Iterator[bytes]:
                     offset = first + count
     except sqlite3.Error as error:
         raise OutboxError(f"outbox {path}: expected an event log that can be read, got: {error}") from error
+
+
+def open_log(path: Path) -> sqlite3.Connection:
+    """Returns a connection to a log that can only read it, outside of any transaction.
+
+    Raises:
+        OutboxError: there is no such file, it is no log, or is of a newer version.
+    """
+    if not path.is_file():
+        raise OutboxError(f"outbox {path}: expected the file of an event log, found none")
+    connection = None
+    try:
+        uri = f"file:{quote(str(path.absolute()))}?mode=ro"
+        connection = sqlite3.connect(uri, uri=True, timeout=_PATIENCE_S, isolation_level=None)
+        _check(path, connection)
+    except BaseException as error:
+        if connection is not None:
+            connection.close()
+        if isinstance(error, sqlite3.Error):
+            raise OutboxError(f"outbox {path}: expected an event log that can be read, got: {error}") from error
+        raise
+    return connection
 
 
 def _check(path: Path, connection: sqlite3.Connection) -> None:

@@ -21,7 +21,7 @@ SERVER = (
     {"service"},
     {"endpoints", "watching"},
     {"app"},
-    {"packing"},
+    {"packing", "logbook"},
     {"cluster"},
     {"demo"},
     {"cli"},

@@ -1,0 +1,1 @@
+"""``tiltyard log``: the log of events read, checked, exported and, in parts, forgotten."""
