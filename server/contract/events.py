@@ -34,7 +34,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     its rule met this request; under ``fallback`` that of the challenger's rule.
     ``inputs`` and ``outputs`` are arrays of V2 tensors ``{name, shape, datatype, data}``, absent
     when there are none; ``inputs_omitted`` says why inputs are not there as they came
-    (``sampled``, ``cut`` or ``masked``).
+    (``sampled``, ``cut`` or ``masked``). ``forgotten`` says that what was asked and answered was removed later.
     """
 
     model: str
@@ -53,19 +53,22 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     outputs: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     inputs_omitted: Literal["sampled", "cut", "masked"] | None = None
     fallback: Fallback | None = None
+    forgotten: bool = False
 
 
 class Label(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The truth about one request: one value, or one per row.
 
     ``row`` says which row of the request a single value belongs to; without it a single value is
-    the label of row 0. ``reward`` is a gain measured by the client, in its own units.
+    the label of row 0. ``reward`` is a gain measured by the client, in its own units. ``forgotten`` says that
+    both were removed later.
     """
 
     label: LabelValue | list[LabelValue] = None
     row: int | None = None
     reward: float | None = None
     model: str | None = None
+    forgotten: bool = False
 
 
 class Audit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -3,21 +3,28 @@
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
+from pydantic import ValidationError
 
 from server.errors import TiltyardError
+from server.logbook.balance_table import print_findings
 from server.logbook.errors import LogbookError
 from server.logbook.export import export_outbox, export_topic
 from server.logbook.outbox_file import OutboxFile
 from server.logbook.records import Topic
 from server.logbook.selection import EventType, Selection, moment_of
+from server.logbook.server_counters import read_counters
 from server.logbook.tail import tail_outbox, tail_topic
 from server.logbook.tail_line import HEADING, tail_line
+from server.logbook.verification import Others, verify
+from server.settings import KafkaSettings, load_settings
 
 app = typer.Typer(
     name="log",
@@ -29,14 +36,14 @@ app = typer.Typer(
 
 _SOURCE = "Log"
 _SELECTION = "Selection"
-_OUTBOX = Path("outbox.db")
+_SERVER = "Server"
 
 Outbox = Annotated[
     Path | None,
     typer.Option(
         "--outbox",
         metavar="FILE",
-        help="The embedded log; outbox.db by default.",
+        help="The embedded log; that of the settings by default, outbox.db.",
         rich_help_panel=_SOURCE,
     ),
 ]
@@ -50,7 +57,22 @@ Kafka = Annotated[
     ),
 ]
 TopicName = Annotated[
-    str, typer.Option("--topic", metavar="TOPIC", help="The topic of events.", rich_help_panel=_SOURCE)
+    str | None,
+    typer.Option(
+        "--topic",
+        metavar="TOPIC",
+        help="The topic of events; that of the settings by default, tiltyard.events.",
+        rich_help_panel=_SOURCE,
+    ),
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="Settings file, for the outbox and how brokers are reached; tiltyard.toml of this folder by default.",
+        rich_help_panel=_SOURCE,
+    ),
 ]
 Model = Annotated[
     str | None,
@@ -63,7 +85,39 @@ Version = Annotated[
     typer.Option("--version", metavar="VERSION", help="Only answers of this version.", rich_help_panel=_SELECTION),
 ]
 Type = Annotated[EventType | None, typer.Option("--type", help="Only events of this type.", rich_help_panel=_SELECTION)]
-TOPIC = "tiltyard.events"
+
+
+def _given_in_command(context: typer.Context, option: str) -> bool:
+    source = context.get_parameter_source(option)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _in_environment_only(context: typer.Context, token: str | None) -> str | None:
+    if token is not None and _given_in_command(context, "token"):
+        _tell("expected the token in --token-file or TILTYARD_TOKEN, got it in the command, where others read it")
+        raise typer.Exit(1)
+    return token
+
+
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--token-file",
+        metavar="FILE",
+        help="File with nothing but an API token; the variable TILTYARD_TOKEN may have the token itself instead.",
+        rich_help_panel=_SERVER,
+    ),
+]
+Token = Annotated[
+    str | None,
+    typer.Option("--token", envvar="TILTYARD_TOKEN", hidden=True, show_envvar=False, callback=_in_environment_only),
+]
+Ca = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca", metavar="FILE", help="Trust servers whose certificate this authority signed.", rich_help_panel=_SERVER
+    ),
+]
 
 
 @app.command()
@@ -73,18 +127,19 @@ def tail(
     as_json: Annotated[bool, typer.Option("--json", help="Print the events as they are in the log.")] = False,
     outbox: Outbox = None,
     kafka: Kafka = None,
-    topic: TopicName = TOPIC,
+    topic: TopicName = None,
+    config: Config = None,
     model: Model = None,
     version: Version = None,
     type_: Type = None,
 ) -> None:
     """Show the newest events, one a line, and with --follow those that come."""
     selection = Selection(type_, model, version)
-    with _ended_well(), _topic(outbox, kafka, topic) as reader:
-        if reader is None:
-            found = tail_outbox(outbox or _OUTBOX, selection, count, follow=follow)
+    with _ended_well(), _log(outbox, kafka, topic, config) as log:
+        if isinstance(log, OutboxFile):
+            found = tail_outbox(log, selection, count, follow=follow)
         else:
-            found = tail_topic(reader, selection, count, follow=follow)
+            found = tail_topic(log, selection, count, follow=follow)
         if not as_json:
             typer.echo(HEADING)
         for line, event in found:
@@ -113,13 +168,14 @@ def export(
     ] = None,
     outbox: Outbox = None,
     kafka: Kafka = None,
-    topic: TopicName = TOPIC,
+    topic: TopicName = None,
+    config: Config = None,
     model: Model = None,
     version: Version = None,
     type_: Type = None,
 ) -> None:
     """Write events to a file: a table in Parquet, or as they are in NDJSON."""
-    with _ended_well(), _topic(outbox, kafka, topic) as reader:
+    with _ended_well(), _log(outbox, kafka, topic, config) as log:
         now = datetime.now(UTC)
         selection = Selection(
             type_,
@@ -128,37 +184,85 @@ def export(
             None if start is None else moment_of(start, now),
             None if end is None else moment_of(end, now),
         )
-        if reader is None:
-            with OutboxFile(outbox or _OUTBOX) as log:
-                exported = export_outbox(log, selection, out)
-        else:
-            exported = export_topic(reader, selection, out)
+        exported = (
+            export_outbox(log, selection, out) if isinstance(log, OutboxFile) else export_topic(log, selection, out)
+        )
     typer.echo(f"{exported.events:,} events in {out}")
     if exported.malformed:
         _tell(f"left out {exported.malformed:,} lines that are no events; `tiltyard log verify` names the first")
 
 
+@app.command("verify")
+def verify_log(
+    outbox: Outbox = None,
+    kafka: Kafka = None,
+    topic: TopicName = None,
+    config: Config = None,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            "--url",
+            metavar="URL",
+            help="The server that writes the outbox, such as http://127.0.0.1:8080; its counters are held against it.",
+            rich_help_panel=_SERVER,
+        ),
+    ] = None,
+    token_file: TokenFile = None,
+    token: Token = None,
+    ca: Ca = None,
+    scratch: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Takes 64 bytes an event meanwhile; the system's folder by default."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the balance as JSON.")] = False,
+) -> None:
+    """Prove that nothing is lost, doubled or damaged: server, outbox and topic held against each other.
+
+    Status 0 when all balances, 1 with what does not.
+    """
+    with _ended_well():
+        secret = _token(token_file, token)
+        counters = None if url is None else partial(read_counters, url, secret, ca)
+        settings = load_settings(config, outbox=outbox)
+        name = topic or settings.kafka.events_topic
+        with OutboxFile(settings.outbox) as log, ExitStack() as stack:
+            reader = None if kafka is None else stack.enter_context(_open_topic(settings.kafka, kafka, name))
+            findings = verify(log, Others(reader, name, counters), scratch)
+    if as_json:
+        typer.echo(msgspec.json.format(msgspec.json.encode(findings), indent=2))
+    else:
+        print_findings(findings)
+    if findings.faults:
+        raise typer.Exit(1)
+
+
 @contextmanager
-def _topic(outbox: Path | None, kafka: str | None, topic: str) -> Iterator[Topic | None]:
-    """Gives the topic that is to be read, None where the embedded log is."""
-    if kafka is None:
-        yield None
-        return
-    if outbox is not None:
+def _log(
+    outbox: Path | None, kafka: str | None, topic: str | None, config: Path | None
+) -> Iterator[OutboxFile | Topic]:
+    """Gives the topic where brokers are named, else the embedded log."""
+    if outbox is not None and kafka is not None:
         raise LogbookError("expected one log to read, got --outbox and --kafka")
-    with _open_topic(kafka, topic) as reader:
-        yield reader
+    settings = load_settings(config, outbox=outbox)
+    with ExitStack() as stack:
+        if kafka is None:
+            yield stack.enter_context(OutboxFile(settings.outbox))
+        else:
+            yield stack.enter_context(_open_topic(settings.kafka, kafka, topic or settings.kafka.events_topic))
 
 
-@contextmanager
-def _open_topic(kafka: str, topic: str) -> Iterator[Topic]:
+def _open_topic(settings: KafkaSettings, kafka: str, topic: str) -> AbstractContextManager[Topic]:
+    """Returns a topic to open; settings: how brokers are reached; kafka: which."""
     try:
         # Optional extra `kafka`.
         from server.logbook.topic import TopicReader
     except ImportError:
         raise LogbookError("--kafka: expected aiokafka, got none; run: pip install 'tiltyard[kafka]'") from None
-    with TopicReader(kafka, topic) as reader:
-        yield reader
+    try:
+        found = KafkaSettings.model_validate({**settings.model_dump(), "bootstrap_servers": kafka})
+    except ValidationError as error:
+        raise LogbookError(f"--kafka: {error.errors()[0]['msg']}") from error
+    return TopicReader(found, topic)
 
 
 @contextmanager
@@ -175,6 +279,17 @@ def _ended_well() -> Iterator[None]:
     except TiltyardError as error:
         _tell(str(error))
         raise typer.Exit(1) from error
+
+
+def _token(file: Path | None, token: str | None) -> str | None:
+    if file is None:
+        return token
+    try:
+        return file.read_text("ascii").strip()
+    except OSError as error:
+        raise LogbookError(f"{file}: expected a readable file, got: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise LogbookError(f"{file}: expected a token, got something else") from None
 
 
 def _tell(sentence: str) -> None:

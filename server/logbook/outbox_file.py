@@ -100,8 +100,7 @@ class OutboxFile:
 
     def bounds(self) -> Bounds:
         """Returns where the log begins and ends now."""
-        trimmed = self.trimmed_to
-        start, end = self._fetch(SELECT_BOUNDS)[0]
+        (start, end), trimmed = self._fetch(SELECT_BOUNDS)[0], self.trimmed_to
         return Bounds(trimmed, trimmed) if start is None else Bounds(start, end)
 
     def first_created_from(self, created_at_ms: int) -> int | None:

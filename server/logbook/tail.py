@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -15,31 +14,30 @@ from server.logbook.selection import Selection
 _FURTHER: Final = 8
 
 
-def tail_outbox(path: Path, selection: Selection, count: int, *, follow: bool) -> Iterator[tuple[bytes, Event]]:
+def tail_outbox(log: OutboxFile, selection: Selection, count: int, *, follow: bool) -> Iterator[tuple[bytes, Event]]:
     """Yields the newest wanted events of a log, oldest first, as line and event.
 
     Args:
-        path: of the log's file.
+        log: open for reading.
         selection: what is wanted.
         count: how many.
         follow: whether to go on for ever with what is committed.
     """
-    with OutboxFile(path) as log:
-        version, end = log.version(), log.bounds().end
-        found: deque[tuple[bytes, Event]] = deque()
-        if count:
-            for offset, line in log.lines_backwards():
-                if offset < end and (wanted := _wanted(line, selection)) is not None:
-                    found.appendleft((line, wanted))
-                    if len(found) == count:
-                        break
-        yield from found
-        while follow:
-            for offset, line in log.lines(end):
-                end = offset + 1
-                if (wanted := _wanted(line, selection)) is not None:
-                    yield line, wanted
-            version = log.wait(version)
+    version, end = log.version(), log.bounds().end
+    found: deque[tuple[bytes, Event]] = deque()
+    if count:
+        for offset, line in log.lines_backwards():
+            if offset < end and (wanted := _wanted(line, selection)) is not None:
+                found.appendleft((line, wanted))
+                if len(found) == count:
+                    break
+    yield from found
+    while follow:
+        for offset, line in log.lines(end):
+            end = offset + 1
+            if (wanted := _wanted(line, selection)) is not None:
+                yield line, wanted
+        version = log.wait(version)
 
 
 def tail_topic(reader: Topic, selection: Selection, count: int, *, follow: bool) -> Iterator[tuple[bytes, Event]]:

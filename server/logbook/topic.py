@@ -14,6 +14,7 @@ from server.kafka_clients import administering, consuming
 from server.logbook.errors import TopicError
 from server.logbook.outbox_file import Bounds
 from server.logbook.records import Record
+from server.settings import KafkaSettings
 
 T = TypeVar("T")
 
@@ -31,9 +32,9 @@ class TopicReader:
     Every method may raise TopicError.
     """
 
-    def __init__(self, servers: str, topic: str) -> None:
-        """servers: brokers to ask first, `host:port,host:port`; topic: its name. Nothing is connected yet."""
-        self._servers = servers
+    def __init__(self, settings: KafkaSettings, topic: str) -> None:
+        """settings: name brokers, and say who this is to them; topic: its name. Nothing is connected yet."""
+        self._settings = settings
         self._topic = topic
         self._runner = asyncio.Runner()
         self._open = AsyncExitStack()
@@ -99,12 +100,12 @@ class TopicReader:
         self.partitions = await self._describe()
         self._consumer: AIOKafkaConsumer = await self._open.enter_async_context(
             consuming(
-                self._servers, enable_auto_commit=False, auto_offset_reset="none", isolation_level="read_committed"
+                self._settings, enable_auto_commit=False, auto_offset_reset="none", isolation_level="read_committed"
             )
         )
 
     async def _describe(self) -> list[int]:
-        async with administering(self._servers) as admin:
+        async with administering(self._settings) as admin:
             # Asked for by name, a topic that is not there would be made by brokers that do so unasked.
             if self._topic not in await admin.list_topics():
                 raise TopicError(f"{self._name}: expected the topic, got a cluster without it")
@@ -116,7 +117,7 @@ class TopicReader:
 
     @property
     def _name(self) -> str:
-        return f"topic {self._topic} at {self._servers}"
+        return f"topic {self._topic} at {self._settings.bootstrap_servers}"
 
     def _run(self, work: Callable[..., Awaitable[T]], *arguments: Any, **options: Any) -> T:
         async def run() -> T:

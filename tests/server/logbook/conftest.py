@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ from server.contract.events import decode_event
 from server.eventlog.log_reader import read_log
 from server.kafka_clients import administering, producing
 from server.logbook.cli import app
+from server.settings import KafkaSettings
 from tests.kafka.broker import Broker
 from tests.server.live_server import Running, tensors
 
@@ -54,8 +56,6 @@ def running(serve_module: Callable[..., Running], packed: Path) -> Running:
 @pytest.fixture
 def log(running: Running, tmp_path: Path) -> Path:
     """A copy of the server's log that a test may damage."""
-    import sqlite3
-
     copy = tmp_path / "outbox.db"
     with closing(sqlite3.connect(running.outbox)) as source, closing(sqlite3.connect(copy)) as target:
         source.backup(target)
@@ -92,13 +92,18 @@ def started() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
         process.communicate()
 
 
+def kafka_settings(broker: Broker) -> KafkaSettings:
+    """Returns the settings with which a broker is reached."""
+    return KafkaSettings(bootstrap_servers=broker.bootstrap_servers)
+
+
 @pytest.fixture
 def topic(broker: Broker) -> str:
     """A new topic of three partitions."""
     name = f"events-{next(_numbers)}"
 
     async def create() -> None:
-        async with administering(broker.bootstrap_servers) as admin:
+        async with administering(kafka_settings(broker)) as admin:
             await admin.create_topics([NewTopic(name, PARTITIONS, 1)])
 
     asyncio.run(create())
@@ -117,7 +122,7 @@ def ship(broker: Broker, topic: str, shipments: Sequence[Shipment]) -> None:
     """Sends records to a topic in their order, as the shipper does."""
 
     async def send() -> None:
-        async with producing(broker.bootstrap_servers, acks="all", enable_idempotence=True) as producer:
+        async with producing(kafka_settings(broker), acks="all", enable_idempotence=True) as producer:
             for key, line, partition in shipments:
                 await _send(producer, topic, key, line, partition)
 
