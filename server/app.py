@@ -20,6 +20,7 @@ from server.admission import Admission
 from server.bundles.repository import Repository
 from server.bundles.store import open_store
 from server.endpoints.feedback import Feedback
+from server.endpoints.forgetting import Forgetting
 from server.endpoints.health import Health
 from server.endpoints.inference import Inference, Instances, NamedRows, Tensors
 from server.endpoints.metadata import Metadata
@@ -172,6 +173,7 @@ def _routes(service: Service) -> list[Route]:
     health = Health(service)
     repository = RepositoryEndpoints(service)
     routes = RouteEndpoints(service)
+    forgetting = Forgetting(service)
     reference = ReferencePage(installed_version("tiltyard"))
     infer = Inference(service, Tensors)
 
@@ -218,6 +220,7 @@ def _routes(service: Service) -> list[Route]:
         post("/v1/models/{model}/shares", routes.shares, "admin"),
         post("/v1/models/{model}/promote", routes.promote, "admin"),
         post("/v1/models/{model}/rollback", routes.rollback, "admin"),
+        post("/v1/log/forget", forgetting.forget, "admin"),
         post("/v2/repository/index", repository.index, "admin"),
         post("/v2/repository/models/{model}/load", repository.load, "admin"),
         post("/v2/repository/models/{model}/unload", repository.unload, "admin"),

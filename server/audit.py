@@ -43,6 +43,20 @@ def route_line(revision: Revision, before: Route | None) -> bytes:
     return _line(revision.id, revision.model, revision.time, data)
 
 
+def forget_line(by: str, reason: str | None, after: dict[str, Any], now: datetime) -> bytes:
+    """Returns the event of an order to forget, which is about the log as a whole.
+
+    Args:
+        by: the name of the token, "" where nobody needs one, or of the account that runs the command.
+        reason: why.
+        after: how many events of how many requests, and how they were found; never what they held.
+        now: when, with an offset.
+    """
+    data = Audit(action="log.forget", by=by, reason=reason, after=msgspec.Raw(_encoder.encode(after)))
+    event = Audited(id=uuid7(), source="/log", time=now, subject="log", partitionkey="log", data=data)
+    return encode_event(event)
+
+
 def _line(event_id: str, model: str, now: datetime, data: Audit) -> bytes:
     return encode_event(
         Audited(id=event_id, source=f"/models/{model}", time=now, subject=model, partitionkey=model, data=data)

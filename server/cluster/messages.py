@@ -6,6 +6,7 @@ import msgspec
 
 from server import errors
 from server.errors import TiltyardError
+from server.eventlog.erasure import Found
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -117,10 +118,11 @@ class Wake(_Message, frozen=True, kw_only=True):
 
 
 class WriteOut(_Message, frozen=True, kw_only=True):
-    """From a worker: it wants everything up to a position of its ring on disk."""
+    """From a worker: it wants everything up to a position of its ring on disk, and then some events forgotten."""
 
     commit: int
     position: int
+    forget: Found | None = None
 
 
 class Ask(_Message, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from server.cluster.memory import Memory
 from server.cluster.messages import FromWorker, Wake, WriteOut, Written
 from server.errors import OutboxError, TiltyardError
+from server.eventlog.erasure import Found
 
 GONE = "the event log cannot be written: its writer has died"
 
@@ -90,10 +91,24 @@ class RemoteOutbox:
         if self._gone or self._send is None:
             raise OutboxError(GONE)
         loop = asyncio.get_running_loop()
-        waiter = loop.create_future()
+        waiter: asyncio.Future[None] = loop.create_future()
         if not self._next:  # one message for all who ask in this tick of the loop
             loop.call_soon(self._write_out)
         self._next.append(waiter)
+        await waiter
+
+    async def forget(self, found: Found) -> None:
+        """Returns once events are forgotten and their bytes are gone from the log's files.
+
+        Raises:
+            OutboxError: the disk refuses, or the writer has gone.
+        """
+        if self._gone or self._send is None:
+            raise OutboxError(GONE)
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._commits += 1
+        self._asked[self._commits] = [waiter]
+        self._send(WriteOut(commit=self._commits, position=self._ring.head, forget=found))
         await waiter
 
     async def append_durably(self, lines: Sequence[bytes]) -> None:

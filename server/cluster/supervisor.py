@@ -182,6 +182,8 @@ class _Supervisor:
         fault = None
         try:
             await self._drainer.write_out(member.slot, message.position)
+            if message.forget is not None:
+                await self._outbox.forget(message.forget)
         except OutboxError as error:
             fault = Fault.of(error)
         member.send(Written(commit=message.commit, fault=fault))

@@ -38,3 +38,5 @@ UPSERT_META = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO 
 
 META_LOG_ID = "log_id"
 META_TRIMMED = "trimmed_to"  # every offset below this one has been trimmed
+META_OPENED = "opened_at_ms"  # when the present writer, or the last one, opened the log
+META_OPENED_OFFSET = "opened_at_offset"  # the offset of its first event: its counters begin there

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from server.endpoints.forgetting import ForgetRequest, Forgotten
 from server.endpoints.routes import PromoteRequest, RollbackRequest, RouteChange, RouteRevision, SharesRequest
 from server.protection.tokens import Scope
 from server.protocol.datatypes import DATATYPES
@@ -191,6 +192,8 @@ def _schemas() -> dict[str, Schema]:
     records = [
         ErrorBody,
         FeedbackItem,
+        ForgetRequest,
+        Forgotten,
         IndexEntry,
         IndexRequest,
         InstancesRequest,
@@ -323,6 +326,7 @@ _TAGS = {
     "Labels": "Tell what came true.",
     "Models": "What is served, and how it is called.",
     "Routes": "Who shares a model's traffic: champion, splits, shadows.",
+    "Log": "What it holds on somebody.",
     "Repository": "What there is; loading and unloading it.",
     "Health": "Probes, metrics, this document.",
 }
@@ -513,6 +517,20 @@ _OPERATIONS: Mapping[str, Mapping[str, Operation]] = {
             "RollbackRequest",
             {"revision": 1},
             "With its very ranges, as a new revision.",
+        )
+    },
+    "/v1/log/forget": {
+        "post": Operation(
+            summary="Forget requests",
+            detail="What the log holds on them goes for good; their events stay in place and say so. The whole log is "
+            "read for it, which may take long.",
+            tag="Log",
+            scope="admin",
+            takes=_ref("ForgetRequest"),
+            example={"ids": ["a request that nobody made"], "reason": "asked by the customer"},
+            gives=_ref("Forgotten"),
+            errors=(503, *_BODY),
+            parameters=("dry_run",),
         )
     },
     "/v2/repository/index": {

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from server.eventlog.erasure import Found
+
 
 class EventLog(Protocol):
     """A log of events: the outbox itself, or in a worker process the way to the supervisor's."""
@@ -47,6 +49,10 @@ class EventLog(Protocol):
 
     async def append_durably(self, lines: Sequence[bytes]) -> None:
         """Appends all lines, or none, and returns once they are on disk, synced, or raises OutboxError."""
+        ...
+
+    async def forget(self, found: Found) -> None:
+        """Returns once events are forgotten and their bytes are gone from the log's files, or raises OutboxError."""
         ...
 
     def close(self) -> None:

@@ -22,6 +22,7 @@ from typing import IO
 from server.contract import log_schema
 from server.errors import OutboxError
 from server.eventlog.checkpointer import Checkpointer
+from server.eventlog.erasure import Found, erase
 from server.eventlog.retention import Retention
 from server.eventlog.shipped import Shipped, read_shipped
 from server.eventlog.transaction import transaction
@@ -52,6 +53,10 @@ class _Commit:
         except RuntimeError:  # the loop has closed, and with it whoever waited
             logger.debug("a waiter's event loop closed before its commit")
 
+    def perform(self, connection: sqlite3.Connection) -> OutboxError | None:
+        """Does what is to be done once all is on disk, in the writer thread; returns why it could not."""
+        return None
+
     def _settle(self, error: OutboxError | None) -> None:
         if self.future.done():
             return
@@ -59,6 +64,31 @@ class _Commit:
             self.future.set_result(None)
         else:
             self.future.set_exception(error)
+
+
+class _Erasure(_Commit):
+    """Someone who waits until events are forgotten."""
+
+    __slots__ = ("compact", "found")
+
+    def __init__(self, found: Found, compact: bool) -> None:
+        super().__init__()
+        self.found = found
+        self.compact = compact
+
+    def perform(self, connection: sqlite3.Connection) -> OutboxError | None:
+        """Removes them between two commits."""
+        try:
+            erase(connection, self.found, compact=self.compact)
+        except OutboxError as error:
+            return error
+        except sqlite3.Error as error:
+            return OutboxError(f"expected the event log to forget, got: {error}; what is left can be found again")
+        except Exception:
+            # Whatever it is, answers must go on being logged.
+            logger.exception("could not forget")
+            return OutboxError("the event log could not forget; the server's log says more")
+        return None
 
 
 class Outbox:
@@ -155,7 +185,17 @@ class Outbox:
         Raises:
             OutboxError: the commit failed; the lines stay queued and are tried again.
         """
-        commit = _Commit()
+        await self._wait_for(_Commit())
+
+    async def forget(self, found: Found, *, compact: bool = False) -> None:
+        """Returns once events are forgotten and their bytes are gone from the log's files; see erasure.erase.
+
+        Raises:
+            OutboxError: the disk refuses, or somebody keeps the journal from being emptied.
+        """
+        await self._wait_for(_Erasure(found, compact))
+
+    async def _wait_for(self, commit: _Commit) -> None:
         self._queue.append(commit)
         self._awake = True
         self._wake.set()
@@ -260,7 +300,7 @@ class Outbox:
                 logger.info("outbox %s: commits again", self._path)
             self.failure = None
         for waiter in waiters:
-            waiter.tell(error)
+            waiter.tell(error or waiter.perform(self._connection))
         waiters.clear()
 
     def _trim(self) -> None:
@@ -332,7 +372,8 @@ def _open(path: Path) -> tuple[sqlite3.Connection, int]:
                 connection.execute(log_schema.UPSERT_META, (log_schema.META_LOG_ID, str(uuid.uuid4())))
             next_offset = _next_offset(path, connection)  # a damaged file is refused before it is written
             # Also proves, before the first request, that the disk takes a write.
-            connection.execute(log_schema.UPSERT_META, ("opened_at_ms", str(time.time_ns() // 1_000_000)))
+            connection.execute(log_schema.UPSERT_META, (log_schema.META_OPENED, str(time.time_ns() // 1_000_000)))
+            connection.execute(log_schema.UPSERT_META, (log_schema.META_OPENED_OFFSET, str(next_offset)))
         return connection, next_offset
     except sqlite3.Error as error:
         if connection is not None:

@@ -1,11 +1,13 @@
 """``tiltyard log``."""
 
+import getpass
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -13,10 +15,14 @@ import msgspec
 import typer
 from pydantic import ValidationError
 
+from server.contract.events import decode_event
 from server.errors import TiltyardError
+from server.eventlog.erasure import Order, find
 from server.logbook.balance_table import print_findings
 from server.logbook.errors import LogbookError
 from server.logbook.export import export_outbox, export_topic
+from server.logbook.forget import forget_here
+from server.logbook.forget_client import Forgot, order_forgetting
 from server.logbook.outbox_file import OutboxFile
 from server.logbook.records import Topic
 from server.logbook.selection import EventType, Selection, moment_of
@@ -34,6 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+_SHOWN = 20
 _SOURCE = "Log"
 _SELECTION = "Selection"
 _SERVER = "Server"
@@ -234,6 +241,94 @@ def verify_log(
         print_findings(findings)
     if findings.faults:
         raise typer.Exit(1)
+
+
+@app.command("forget")
+def forget_events(
+    ids: Annotated[
+        list[str] | None,
+        typer.Option("--id", metavar="REQUEST_ID", help="A request whose events go; may be given again."),
+    ] = None,
+    column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="An input column: all requests with --value in it go.")
+    ] = None,
+    value: Annotated[
+        str | None, typer.Option(metavar="VALUE", help="What stands in --column, or - to read it from standard input.")
+    ] = None,
+    reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Why; the audit event keeps it.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go, and change nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; without a terminal nobody is asked.")] = False,
+    outbox: Outbox = None,
+    config: Config = None,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            "--url",
+            metavar="URL",
+            help="The server that has the log open, such as http://127.0.0.1:8080; it does the work.",
+            rich_help_panel=_SERVER,
+        ),
+    ] = None,
+    token_file: TokenFile = None,
+    token: Token = None,
+    ca: Ca = None,
+) -> None:
+    """Remove for good what the log holds on requests: what was asked, answered and labelled.
+
+    Each event stays in its place, as one that says it was forgotten; an audit event tells who ordered it and how many
+    events went, never what they held.
+    """
+    with _ended_well():
+        order = Order(ids=ids or [], column=column, value=sys.stdin.readline().rstrip("\n") if value == "-" else value)
+        if order.fault is not None:
+            raise LogbookError(f"--id, --column, --value: {order.fault}")
+        if url is not None:
+            secret = _token(token_file, token)
+            send = partial(order_forgetting, url, secret, ca, order, reason)
+            hit = send(dry_run=True)
+            if not _goes_on(hit.events, hit.requests, dry_run, yes):
+                return
+            _tell_forgotten(send(dry_run=False))
+            return
+        settings = load_settings(config, outbox=outbox)
+        found, lines = find(settings.outbox, order)
+        _show_hits(lines, found.events)
+        if _goes_on(found.events, len(found.requests), dry_run, yes):
+            _tell_forgotten(forget_here(settings, order, found, getpass.getuser(), reason))
+        if found.damaged:
+            _tell(f"{found.damaged} chunks are damaged and were not searched; `tiltyard log verify` names them")
+            raise typer.Exit(1)
+
+
+def _show_hits(lines: Iterator[tuple[int, bytes]], events: int) -> None:
+    """Prints the first events that are hit."""
+    if events:
+        typer.echo(HEADING)
+    for offset, line in islice(lines, _SHOWN):
+        try:
+            typer.echo(tail_line(decode_event(line)))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            typer.echo(f"offset {offset}: no event that this version knows")
+    if events > _SHOWN:
+        typer.echo(f"and {events - _SHOWN:,} more")
+
+
+def _goes_on(events: int, requests: int, dry_run: bool, yes: bool) -> bool:
+    """Says what would be done, and whether it is to be; asks where there is somebody to ask."""
+    typer.echo(f"{events:,} events of {requests:,} requests" + (" would be forgotten" if dry_run and events else ""))
+    if dry_run or not events:
+        return False
+    if not yes and sys.stdin.isatty() and sys.stderr.isatty() and not typer.confirm("Forget them for good?", err=True):
+        raise LogbookError("nothing was changed")
+    return True
+
+
+def _tell_forgotten(forgot: Forgot) -> None:
+    typer.echo(f"{forgot.events:,} events of {forgot.requests:,} requests are forgotten")
+    if forgot.set_aside:
+        typer.echo(f"and {forgot.set_aside:,} entries of what was set aside")
+    if forgot.shipped:
+        _tell(f"{forgot.shipped:,} of them are in the Kafka topic as well, until its retention removes them there")
 
 
 @contextmanager

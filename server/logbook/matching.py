@@ -31,6 +31,7 @@ class Matched:
     waiting: int = 0
     waiting_in_topic: int = 0
     lost: Seen = field(default_factory=Seen)
+    set_aside: int = 0
     expired: int = 0
     twice: int = 0
     differing: Seen = field(default_factory=Seen)
@@ -48,6 +49,8 @@ class Matched:
         findings.note("of the outbox, shipped", self.in_topic, f"offsets below {shipped}, found in the topic")
         if self.expired:
             findings.note("of the outbox, shipped and expired", self.expired, "before their partition's beginning")
+        if self.set_aside:
+            findings.note("of the outbox, set aside", self.set_aside, "no broker takes them; they are beside the log")
         findings.note("of the outbox, waiting to be shipped", self.waiting, f"offsets from {shipped} on")
         if self.waiting_in_topic:
             findings.note("  in the topic already", self.waiting_in_topic, "not yet acknowledged")
@@ -158,22 +161,25 @@ def check_order(met: Spill, found: Matched, advance: Callable[[int], Any]) -> di
     return lowest
 
 
-def tell_lost(lost: Spill, found: Matched, begins_at: dict[int, int | None]) -> None:
-    """Counts what is missing from the topic as lost, or as expired where its partition begins later.
+def tell_lost(lost: Spill, found: Matched, begins_at: dict[int, int | None], kept: NDArray[np.int64]) -> None:
+    """Counts what is missing from the topic as lost, as set aside, or as expired where its partition begins later.
 
     Args:
         lost: what is missing.
         found: takes the counts.
         begins_at: of partitions that retention has cut, the lowest offset of the outbox they still have, None where
             they have none. A partition has the outbox's order, so what is missing below was there once.
+        kept: offsets of events that were set aside, as no broker takes them.
     """
     for records in lost.read():
         expired = np.zeros(len(records), np.bool_)
         for partition, low in begins_at.items():
             of_partition = records["partition"] == partition
             expired |= of_partition if low is None else of_partition & (records["place"] < low)
-        found.expired += int(expired.sum())
-        found.lost.add_many(*_named(records, ~expired))
+        aside = np.isin(records["place"], kept)
+        found.set_aside += int(aside.sum())
+        found.expired += int((expired & ~aside).sum())
+        found.lost.add_many(*_named(records, ~expired & ~aside))
 
 
 def _table(dtype: np.dtype[Any], *columns: NDArray[Any]) -> Records:

@@ -103,12 +103,6 @@ class OutboxFile:
         (start, end), trimmed = self._fetch(SELECT_BOUNDS)[0], self.trimmed_to
         return Bounds(trimmed, trimmed) if start is None else Bounds(start, end)
 
-    def first_created_from(self, created_at_ms: int) -> int | None:
-        """Returns the first offset that was written at a time, in ms since 1970, or later; None without one."""
-        sql = "SELECT min(first_offset) FROM chunks WHERE created_at_ms >= ?"
-        (offset,) = self._fetch(sql, (created_at_ms,))[0]
-        return None if offset is None else int(offset)
-
     def chunks(self, offset: int = 0, end: int | None = None) -> Iterator[Chunk]:
         """Yields the chunks that hold the offset and all later ones, damaged ones too.
 

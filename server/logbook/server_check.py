@@ -13,13 +13,12 @@ Otherwise two inequalities hold, as every counter only grows and an event is cou
 """
 
 from dataclasses import dataclass
-from typing import Final
 
+from server.contract.log_schema import META_OPENED, META_OPENED_OFFSET
+from server.logbook.errors import LogbookError
 from server.logbook.findings import Findings
 from server.logbook.outbox_file import OutboxFile
 from server.logbook.server_counters import Counters
-
-META_OPENED_AT: Final = "opened_at_ms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +30,17 @@ class Opening:
 
 
 def opening_of(log: OutboxFile) -> Opening:
-    """Returns where the present writer's events begin."""
-    at_ms = int(log.meta(META_OPENED_AT) or 0)
-    first = log.first_created_from(at_ms)
-    return Opening(at_ms, log.bounds().end if first is None else first)
+    """Returns where the present writer's events begin.
+
+    Raises:
+        LogbookError: it is of a version that did not say so.
+    """
+    offset = log.meta(META_OPENED_OFFSET)
+    if offset is None:
+        raise LogbookError(
+            f"outbox {log.path}: expected to find where its server began, got a log of an older Tiltyard"
+        )
+    return Opening(int(log.meta(META_OPENED) or 0), int(offset))
 
 
 def check_server(before: Counters, after: Counters, opened: Opening, reopened: bool, end: int) -> Findings:

@@ -20,6 +20,7 @@ from server.logbook.progress import shown_progress
 from server.logbook.records import Topic, total
 from server.logbook.server_check import check_server, opening_of
 from server.logbook.server_counters import Counters
+from server.logbook.set_aside_offsets import offsets_set_aside
 from server.logbook.spill import FILES, Spill
 from server.logbook.topic_check import check_topic
 
@@ -46,11 +47,12 @@ def verify(log: OutboxFile, others: Others, scratch: Path | None = None) -> Find
     """
     before = None if others.counters is None else others.counters()
     shipped = None if others.topic is None else _shipped(log, others)
-    opened, bounds = opening_of(log), log.bounds()
+    opened = None if others.counters is None else opening_of(log)
+    bounds = log.bounds()
     findings = Findings()
     with tempfile.TemporaryDirectory(prefix="tiltyard-verify-", dir=scratch) as folder:
         _check_log(log, bounds, others.topic, shipped, Path(folder), findings)
-    if others.counters is not None and before is not None:
+    if others.counters is not None and before is not None and opened is not None:
         after = others.counters()
         now = opening_of(log)
         server = check_server(before, after, opened, now.at_ms != opened.at_ms, bounds.end)
@@ -79,7 +81,8 @@ def _check_log(
         with shown_progress("comparing", 2 * FILES) as advance:
             matched = match(ours, theirs, met, lost, position, advance)
             lowest = check_order(met, matched, advance)
-        tell_lost(lost, matched, {place: lowest.get(place) for place, each in ends.items() if each.start})
+        cut = {place: lowest.get(place) for place, each in ends.items() if each.start}
+        tell_lost(lost, matched, cut, offsets_set_aside(log.path, log.log_id))
         _tell(matched, shipped, bounds, findings)
 
 
