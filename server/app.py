@@ -36,6 +36,7 @@ from server.protection.guard import Guard, exposed_host
 from server.protection.tokens import Scope, Tokens
 from server.protocol.messages import ErrorBody
 from server.protocol.tensors import TensorLimits
+from server.redaction import Redaction
 from server.route_control import Accepted, RouteControl, Topic
 from server.routes.store import open_routes
 from server.scoring import Scorer
@@ -45,7 +46,7 @@ from server.shadowing import Shadowing
 from server.swap import LocalControl, RepositoryControl, Swapper
 from server.tracing import traced
 from server.traffic import Traffic
-from server.watching import follow_bundles, follow_routes, follow_tokens
+from server.watching import follow_bundles, follow_routes, follow_tokens, tell_events
 
 logger = logging.getLogger(__name__)
 
@@ -88,8 +89,12 @@ def build_service(
     routes = RouteControl(
         open_routes(settings, store), repository, traffic, log, metrics, announce=announce, topic=_topic(settings)
     )
-    swapper = Swapper(store, repository, traffic, load_version, routes.wanted, settings.drain_s)
+    redaction = Redaction(settings.events)
+    load = partial(load_version, redactor=redaction.redactor)
+    swapper = Swapper(store, repository, traffic, load, routes.wanted, settings.drain_s)
     swapper.load_all(only)
+    if only is None:  # a worker that takes another's place must serve, whatever has been unloaded since the start
+        _check_columns(redaction, repository)
     admission = Admission(guard, limits.concurrent_requests)
     shadows = ShadowRunner(
         Shadowing(log, settings.events, routes.tripped),
@@ -151,6 +156,7 @@ def build_app(service: Service) -> Starlette:
                 await stack.enter_async_context(_background(service, "the reader of the route topic", reading))
                 await service.routes.caught_up()
             await stack.enter_async_context(_background(service, "the route watcher", follow_routes(service)))
+            await stack.enter_async_context(_background(service, "the audit of events", tell_events(service)))
             if service.settings.repository == "watched":
                 await stack.enter_async_context(_background(service, "the bundle watcher", follow_bundles(service)))
             if service.tokens is not None:
@@ -166,6 +172,15 @@ def build_app(service: Service) -> Starlette:
     )
     app.router.redirect_slashes = False
     return app
+
+
+def _check_columns(redaction: Redaction, repository: Repository[Version]) -> None:
+    """Raises SettingsError for a hidden column that no version has, before anything is logged."""
+    loaded = {model: repository.versions(model) for model in repository.models()}
+    redaction.check(
+        [repository.get(model, name).manifest for model, names in loaded.items() for name in names],
+        [model for model, names in loaded.items() if names != repository.known(model)],
+    )
 
 
 def _routes(service: Service) -> list[Route]:

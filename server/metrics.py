@@ -206,6 +206,7 @@ class _LogCollector(Collector):
         events = CounterMetricFamily("tiltyard_events", "Events by outcome", labels=["outcome"])
         events.add_metric(["logged"], self._log.committed_events)
         events.add_metric(["dropped"], self._log.dropped_events)
+        events.add_metric(["sampled_out"], self._log.sampled_out_events)
         yield events
         yield GaugeMetricFamily("tiltyard_event_backlog", "Events waiting for their commit", self._log.backlog)
 

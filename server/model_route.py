@@ -43,7 +43,8 @@ class ModelRoute:
     """A model's traffic, resolved: who answers, who shadows, and every version by name.
 
     ``champion`` is None while the model cannot answer, and ``reason`` says why. ``unit`` is where a request's
-    unit comes from, kind and name; None is the request id.
+    unit comes from, kind and name; None is the request id. ``hides`` says that events of some version must not
+    hold all that requests do, ``hides_unit`` that what the unit comes from is among that.
     """
 
     model: str
@@ -57,6 +58,8 @@ class ModelRoute:
     lanes: Lanes[Arm] | None = None
     unit: tuple[str, str] | None = None
     overrides: tuple[Override, ...] = ()
+    hides: bool = False
+    hides_unit: bool = False
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from server.contract.events import Answer, Fallback, Prediction, encode_event, source_of
+from server.contract.sampling import in_sample
 from server.errors import (
     ClientGoneError,
     ExecutionError,
@@ -28,6 +29,7 @@ from server.model_route import Arm, Choice, ModelRoute, choose
 from server.payload import Payload, Rows
 from server.protocol.datatypes import Arrays
 from server.protocol.json_codec import join_array
+from server.protocol.redaction import Redactor
 from server.protocol.status import status_of
 from server.protocol.tensors import SelectedOutput, encode_outputs
 from server.routing.assignment import shadow_bucket_of
@@ -37,6 +39,8 @@ from server.settings import EventSettings
 Tripped = Callable[[str, str, str], None]
 # What a challenger can fail with while the request may still be answered.
 _CHALLENGERS_OWN = (ExecutionError, InvalidRequestError, NotReadyError, OverloadedError)
+
+_WITHHELD = "the request was refused; the reason is withheld, for columns of this model are hidden"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,7 @@ class Scorer:
         self._durable = events.durability == "commit"
         self._block_when_full = events.when_full == "block"
         self._input_bytes = events.input_bytes
+        self._sample_every = events.sample_every
 
     async def score(self, route: ModelRoute, version: str | None, payload: Payload) -> Scored:
         """Returns the answer of the version that the route or the client chose.
@@ -112,16 +117,23 @@ class Scorer:
             choice.arm.metrics.answered(status_of(error), _seconds_since(arrived_ns))
             raise
         except TiltyardError as error:
-            answer = _event_data(route, choice, arrived_ns, status=status_of(error), error=str(error), rows=0)
+            answer = _event_data(
+                route, choice, arrived_ns, status=status_of(error), error=told_reason(error, route), rows=0
+            )
             self._record(Prediction, request_id, moment, answer)
             choice.arm.metrics.answered(answer.status, _seconds_since(arrived_ns))
             raise
         arm = choice.arm
-        answer = _event_data(
-            route, choice, arrived_ns, outputs=join_array(tensors), **kept_inputs(rows, self._input_bytes)
-        )
-        self._record(Prediction, request_id, moment, answer)
-        if self._durable:
+        kept = in_sample(request_id, self._sample_every)
+        if kept:
+            inputs = kept_inputs(rows, self._input_bytes, arm.version.redactor)
+            answer = _event_data(
+                route, choice, arrived_ns, outputs=join_array(tensors), weight=self._sample_every, **inputs
+            )
+            self._record(Prediction, request_id, moment, answer)
+        else:
+            self._log.leave_out()
+        if self._durable and kept:
             try:
                 await self._log.committed()
             except OutboxError as error:
@@ -154,7 +166,7 @@ class Scorer:
             Fallback(
                 version=arm.name,
                 status=status_of(failure),
-                error=str(failure),
+                error=told_reason(failure, route),
                 latency_us=(time.perf_counter_ns() - started_ns) // 1000,
             ),
         )
@@ -205,11 +217,27 @@ def watch(route: ModelRoute, arm: Arm, seconds: float, tripped: Tripped, *, fail
         tripped(route.model, arm.name, breaker.open_because or "")
 
 
-def kept_inputs(rows: Rows, most_bytes: int) -> dict[str, Any]:
-    """Returns what an answer's event keeps of its rows, whose inputs are left out beyond so many bytes."""
+def kept_inputs(rows: Rows, most_bytes: int, redactor: Redactor | None) -> dict[str, Any]:
+    """Returns what an answer's event keeps of its rows.
+
+    Args:
+        rows: of the request.
+        most_bytes: inputs of more are left out, as they came or once columns are hidden.
+        redactor: what hides columns of the version, None where none is hidden.
+    """
     if len(rows.inputs) > most_bytes:
         return {"rows": rows.count, "inputs_omitted": "cut"}
-    return {"rows": rows.count, "inputs": rows.inputs}
+    if redactor is None:
+        return {"rows": rows.count, "inputs": rows.inputs}
+    inputs = redactor.redact(rows.inputs, rows.arrays)
+    if len(inputs) > most_bytes:
+        return {"rows": rows.count, "inputs_omitted": "cut"}
+    return {"rows": rows.count, "inputs": inputs, "inputs_omitted": "masked", "redacted": redactor.columns}
+
+
+def told_reason(error: TiltyardError, route: ModelRoute) -> str:
+    """Returns what an event says of an error: a refusal may name a value, so not where columns are hidden."""
+    return _WITHHELD if route.hides and isinstance(error, InvalidRequestError) else str(error)
 
 
 def _run(arm: Arm, payload: Payload, rows: Rows | None = None) -> tuple[Rows, Arrays, list[bytes]]:
@@ -237,13 +265,28 @@ def _event_data(route: ModelRoute, choice: Choice, started_ns: int, **members: A
         role=arm.role,
         rule=choice.rule,
         share=arm.share,
-        bucket=choice.bucket,
+        bucket=told_bucket(choice.bucket, route),
         propensity=choice.propensity,
         revision=route.revision,
         latency_us=(time.perf_counter_ns() - started_ns) // 1000,
         fallback=choice.fallback,
         **members,
     )
+
+
+def withheld(error: Exception) -> RuntimeError:
+    """Returns what may be logged of an error that nobody foresaw where columns are hidden: its class and its place.
+
+    Its message may name a value.
+    """
+    told = RuntimeError(f"{type(error).__name__}, whose message is withheld, for columns of this model are hidden")
+    told.__suppress_context__ = True
+    return told.with_traceback(error.__traceback__)
+
+
+def told_bucket(bucket: float, route: ModelRoute) -> float | None:
+    """Returns what an event says of a unit's place, a hash without a key: nothing where the unit is hidden."""
+    return None if route.hides_unit else bucket
 
 
 def _seconds_since(started_ns: int) -> float:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 from pydantic_settings import SettingsError as UnreadableSourceError
 
+from server.contract.sampling import MOST_EVERY
 from server.errors import SettingsError
 
 MIB = 1024 * 1024
@@ -45,6 +46,23 @@ class EventSettings(BaseModel):
     client_time: bool = Field(
         False, description="take an event's time from the request's `parameters.time` (replays and backfills)"
     )
+    columns: dict[str, Literal["mask", "hash", "drop"]] = Field(
+        {},
+        description="what events hide of an input: `mask`, `hash` or `drop` by `column`, or by `model/column` for one "
+        "model",
+    )
+    hash_key: Path | None = Field(None, description="file of the secret that `hash` is keyed with, 16 bytes or more")
+    sample_every: int = Field(
+        1, ge=1, le=MOST_EVERY, description="log one request in so many, and every error; `1` logs all"
+    )
+
+    @model_validator(mode="after")
+    def _keyed(self) -> Self:
+        """Refuses hashes without a key: of a short list of values anyone could try them all."""
+        hashed = [name for name, how in self.columns.items() if how == "hash"]
+        if hashed and self.hash_key is None:
+            raise ValueError(f"expected hash_key, a file with a secret, to hash {hashed} with, got none")
+        return self
 
 
 class LimitSettings(BaseModel):

@@ -14,6 +14,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from server.contract.events import Answer, Shadow, encode_event, source_of
+from server.contract.sampling import in_sample
 from server.errors import TiltyardError
 from server.eventlog.event_log import EventLog
 from server.execution.session import Version
@@ -24,7 +25,7 @@ from server.protocol.datatypes import Arrays
 from server.protocol.json_codec import join_array
 from server.protocol.status import status_of
 from server.protocol.tensors import encode_outputs
-from server.scoring import ShadowWork, Tripped, kept_inputs, watch
+from server.scoring import ShadowWork, Tripped, kept_inputs, told_bucket, told_reason, watch, withheld
 from server.settings import EventSettings
 
 logger = logging.getLogger(__name__)
@@ -50,9 +51,9 @@ class _Attempt:
     def fail(self, error: Exception) -> None:
         """Notes why there is no answer; an error that is none of ours is told in the server's log as well."""
         if isinstance(error, TiltyardError):
-            self.status, self.error = status_of(error), str(error)
+            self.status, self.error = status_of(error), told_reason(error, self.work.route)
         else:
-            logger.error("a shadow has failed", exc_info=error)
+            logger.error("a shadow has failed", exc_info=withheld(error) if self.work.route.hides else error)
             self.status, self.error = 500, "the server failed on this shadow; its log says more"
 
 
@@ -68,6 +69,7 @@ class Shadowing:
         self._log = log
         self._tripped = tripped
         self._input_bytes = events.input_bytes
+        self._sample_every = events.sample_every
         self._run_rows: WeakKeyDictionary[Version, int] = WeakKeyDictionary()
 
     def run(self, works: Sequence[ShadowWork]) -> Generator[None]:
@@ -157,7 +159,12 @@ class Shadowing:
             else:
                 spent_ns = attempt.spent_ns + time.perf_counter_ns() - began_ns
                 watch(work.route, work.arm, spent_ns / 1e9, self._tripped, failed=False)
-                self._log_event(work, spent_ns, outputs=outputs, **kept_inputs(rows, self._input_bytes))
+                if in_sample(work.request_id, self._sample_every):
+                    inputs = kept_inputs(rows, self._input_bytes, work.arm.version.redactor)
+                    self._log_event(work, spent_ns, outputs=outputs, weight=self._sample_every, **inputs)
+                else:
+                    self._log.leave_out()
+                    work.arm.metrics.answered(200, spent_ns / 1e9)
                 return
         watch(work.route, work.arm, attempt.spent_ns / 1e9, self._tripped, failed=True)
         self._log_event(work, attempt.spent_ns, status=attempt.status, error=attempt.error, rows=0)
@@ -170,7 +177,7 @@ class Shadowing:
             role="shadow",
             rule="shadow",
             share=arm.share,
-            bucket=work.bucket,
+            bucket=told_bucket(work.bucket, work.route),
             propensity=arm.share,
             revision=work.route.revision,
             latency_us=spent_ns // 1000,

@@ -177,6 +177,7 @@ class Traffic:
             else:
                 by_version[challenger.version] = arm
         champion = by_version[route.champion]
+        hidden = _hidden(by_version)
         return ModelRoute(
             model=model,
             salt=route.salt or model,
@@ -193,6 +194,8 @@ class Traffic:
                 for each in route.overrides
                 if each.version in by_version
             ),
+            hides=bool(hidden),
+            hides_unit=route.unit is not None and route.unit in {f"input:{name}" for name in hidden},
         )
 
     def _arm(self, model: str, version: str, role: Role, share: float, breaker: Breaker | None = None) -> Arm:
@@ -213,7 +216,14 @@ class Traffic:
     def _unserved(self, model: str, reason: str) -> ModelRoute:
         by_version = {name: self._arm(model, name, "challenger", 0.0) for name in self._repository.versions(model)}
         return ModelRoute(
-            model=model, salt=model, revision=0, champion=None, reason=reason, shadows=(), by_version=by_version
+            model=model,
+            salt=model,
+            revision=0,
+            champion=None,
+            reason=reason,
+            shadows=(),
+            by_version=by_version,
+            hides=bool(_hidden(by_version)),
         )
 
     def _show(self, model: str, former: ModelRoute | None, present: ModelRoute | None) -> None:
@@ -239,6 +249,12 @@ def _arms(route: ModelRoute | None) -> dict[tuple[str, str, str], float]:
 def _lanes(lanes: Lanes[str], by_version: Mapping[str, Arm]) -> Lanes[Arm]:
     """Returns lanes whose owners are arms."""
     return Lanes(lanes.cuts, tuple(by_version[owner] for owner in lanes.owners))
+
+
+def _hidden(by_version: Mapping[str, Arm]) -> set[str]:
+    """Returns the columns that events of any of these versions must not hold."""
+    redactors = [arm.version.redactor for arm in by_version.values()]
+    return {name for redactor in redactors if redactor is not None for name in redactor.columns}
 
 
 def _unit(route: Route) -> tuple[str, str] | None:

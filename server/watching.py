@@ -1,4 +1,5 @@
-"""Tasks that look at files while the server runs: routes, tokens, in a watched repository bundles."""
+"""Tasks beside the requests: those that look at routes, tokens and, in a watched repository, bundles; and one that
+tells the log what its events do not hold."""
 
 import asyncio
 import logging
@@ -49,6 +50,30 @@ async def follow_tokens(tokens: Tokens, interval_s: float) -> None:
     while True:
         await asyncio.sleep(interval_s)
         tokens.reload_if_changed()
+
+
+async def tell_events(service: Service) -> None:
+    """Tells the log of every model whose columns are hidden, or all of them where it is a sample, and returns.
+
+    Of several processes the one that leads does it, and again whichever comes to lead after it.
+    """
+    every = service.settings.events.sample_every
+    hidden = {model: _hidden(service, model) for model in service.repository.models()}
+    told = {model: columns for model, columns in hidden.items() if columns or every > 1}
+    while told:
+        if service.control.leading:
+            for model, columns in told.items():
+                after = {"columns": columns, "sample_every": every}
+                service.metrics.audits.inc()
+                service.log.append(audit_line("events", "settings", model, after, datetime.now(UTC)))
+            return
+        await asyncio.sleep(service.settings.watch_s)
+
+
+def _hidden(service: Service, model: str) -> dict[str, str]:
+    """Returns what becomes of the columns of a model that are hidden, of all its versions together."""
+    redactors = [service.repository.get(model, version).redactor for version in service.repository.versions(model)]
+    return {name: how for redactor in redactors if redactor for name, how in redactor.columns.items()}
 
 
 def _interval_s(service: Service) -> float:

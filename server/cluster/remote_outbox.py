@@ -60,6 +60,11 @@ class RemoteOutbox:
         return self._board.dropped_events + sum(ring.dropped_events for ring in self._rings)
 
     @property
+    def sampled_out_events(self) -> int:
+        """How many events of the whole server were left out of the log, which is a sample."""
+        return sum(ring.left_out_events for ring in self._rings)
+
+    @property
     def backlog(self) -> int:
         """How many events of the whole server wait for their commit."""
         settled = self._board.committed_events + self._board.dropped_events  # first: both only grow
@@ -81,6 +86,10 @@ class RemoteOutbox:
         if self._send is not None and self._ring.rouse():
             self._send(Wake())
         return accepted
+
+    def leave_out(self, events: int = 1) -> None:
+        """Counts events that the sample leaves out."""
+        self._ring.leave_out(events)
 
     async def committed(self) -> None:
         """Returns once everything appended so far is on disk, synced.

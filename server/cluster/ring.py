@@ -17,7 +17,7 @@ HEADER_BYTES = 4096
 CHUNK_BYTES = 256 * 1024
 
 # Of the producer, of the consumer, and of both: each on cache lines of its own.
-_HEAD, _BASE, _APPENDED, _DROPPED = 0, 1, 2, 3
+_HEAD, _BASE, _APPENDED, _DROPPED, _LEFT_OUT = 0, 1, 2, 3, 4
 _TAIL, _DRAINED = 32, 33
 _AWAKE = 64
 
@@ -75,6 +75,11 @@ class Ring:
         """How many lines there was no room for since the ring was made."""
         return self._words[_DROPPED]
 
+    @property
+    def left_out_events(self) -> int:
+        """How many events the sample left out since the ring was made."""
+        return self._words[_LEFT_OUT]
+
     def release(self) -> None:
         """Lets go of the shared memory, so that it can be unmapped."""
         self._words.release()
@@ -101,6 +106,10 @@ class Producer(Ring):
         """Appends all lines at once or, where there is no room for them together, none and counts nothing."""
         data = b"".join([line + b"\n" for line in lines])
         return len(data) <= self.free_bytes and self._write(data, len(lines))
+
+    def leave_out(self, events: int) -> None:
+        """Counts events that are not appended, since the log is a sample."""
+        self._words[_LEFT_OUT] += events
 
     def rouse(self) -> bool:
         """Returns whether the consumer sleeps and must be woken now; to be called after appending."""

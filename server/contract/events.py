@@ -33,8 +33,13 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ``share`` is the part of the traffic the version held, ``propensity`` the probability with which
     its rule met this request; under ``fallback`` that of the challenger's rule.
     ``inputs`` and ``outputs`` are arrays of V2 tensors ``{name, shape, datatype, data}``, absent
-    when there are none; ``inputs_omitted`` says why inputs are not there as they came
-    (``sampled``, ``cut`` or ``masked``). ``forgotten`` says that what was asked and answered was removed later.
+    when there are none; in a string column that may have missing values "" is one of them, as null is.
+    ``inputs_omitted`` says why inputs are not there as they came: ``cut`` are too many bytes and not there at
+    all, ``masked`` are there without what the columns in ``redacted`` held. That names each such column and what
+    became of it: ``mask`` (null in its place), ``hash`` (a keyed hash of each value, as a string) or ``drop`` (no
+    tensor). A model of one matrix has one tensor for each of its columns then, by the column's name.
+    ``weight`` is how many requests the event stands for: k where one in k is logged, 1 for one that always is.
+    ``forgotten`` says that what was asked and answered was removed later.
     """
 
     model: str
@@ -51,8 +56,10 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     rows: int
     inputs: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     outputs: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    inputs_omitted: Literal["sampled", "cut", "masked"] | None = None
+    inputs_omitted: Literal["cut", "masked"] | None = None
     fallback: Fallback | None = None
+    redacted: dict[str, str] = {}
+    weight: int = 1
     forgotten: bool = False
 
 

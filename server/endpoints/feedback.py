@@ -7,6 +7,7 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from server.contract.events import Label, Labelled, LabelValue, encode_event
+from server.contract.sampling import in_sample
 from server.endpoints.wire import read_body, read_head, send_error, send_json
 from server.errors import InvalidRequestError, TiltyardError
 from server.identifiers import uuid7
@@ -25,7 +26,10 @@ class Feedback:
         self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers 202 once every label of the body is on disk; one malformed label refuses them all."""
+        """Answers 202 once every label of the body is on disk; one malformed label refuses them all.
+
+        A label of a request that the sample leaves out is left out with it: nothing in the log could meet it.
+        """
         service, limits = self._service, self._service.settings.limits
         entered = False
         try:
@@ -34,12 +38,16 @@ class Feedback:
             entered = True
             items = decode_feedback(await read_body(head, receive, limits), limits.feedback_items)
             now = datetime.now(UTC)
-            lines = [encode_event(label_event(item, place, now)) for place, item in enumerate(items)]
-            await service.log.append_durably(lines)
+            events = [label_event(item, place, now) for place, item in enumerate(items)]
+            every = service.settings.events.sample_every
+            lines = [encode_event(event) for event in events if in_sample(event.subject, every)]
+            if lines:
+                await service.log.append_durably(lines)
         except TiltyardError as error:
             service.metrics.feedback_was_refused(status_of(error))
             await send_error(send, error)
         else:
+            service.log.leave_out(len(items) - len(lines))
             service.metrics.feedback.inc(len(items))
             await send_json(send, 202, {"accepted": len(items)})
         finally:

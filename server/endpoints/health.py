@@ -66,6 +66,7 @@ class Health:
                 "events": {
                     "logged": service.log.committed_events,
                     "dropped": service.log.dropped_events,
+                    "sampled_out": service.log.sampled_out_events,
                     "backlog": service.log.backlog,
                 },
             },

@@ -24,7 +24,7 @@ from server.protocol.messages import InstancesResponse, Parameters, RowsResponse
 from server.protocol.rows import decode_instances, decode_rows_request, rows_to_arrays
 from server.protocol.status import status_of
 from server.protocol.tensors import DecodedInputs, decode_inputs, decode_raw, encode_answer, select_outputs
-from server.scoring import Scored
+from server.scoring import Scored, withheld
 from server.service import Service
 from server.tracing import note_request
 
@@ -208,7 +208,7 @@ class Inference:
         service = self._service
         model = scope["path_params"]["model"]
         version = scope["path_params"].get("version")
-        known = entered = False
+        known = entered = hides = False
         head: Head | None = None
         try:
             head = read_head(scope)
@@ -216,6 +216,7 @@ class Inference:
             entered = True
             body = await read_body(head, receive, service.settings.limits)
             route = service.traffic.route(model, version)
+            hides = route.hides
             exchange = self._form(body, head, service)
             current_request_id.set(exchange.request_id)
             known = version is not None or route.champion is not None
@@ -226,8 +227,10 @@ class Inference:
             if not known:
                 self._count_refused(model, status_of(error))
             await send_error(send, error)
-        except Exception:
+        except Exception as error:
             self._count_refused(model, 500)
+            if hides:
+                raise withheld(error) from None
             raise
         else:
             try:

@@ -30,6 +30,11 @@ class EventLog(Protocol):
         ...
 
     @property
+    def sampled_out_events(self) -> int:
+        """How many events of the whole server were left out of the log, which is a sample."""
+        ...
+
+    @property
     def full(self) -> bool:
         """Whether there is no room for another event."""
         ...
@@ -41,6 +46,10 @@ class EventLog(Protocol):
 
     def append(self, line: bytes) -> bool:
         """Queues one event, returns whether there was room; without, it is counted as dropped."""
+        ...
+
+    def leave_out(self, events: int = 1) -> None:
+        """Counts events that the sample leaves out."""
         ...
 
     async def committed(self) -> None:

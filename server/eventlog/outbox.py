@@ -121,6 +121,7 @@ class Outbox:
         self.committed_events = 0
         self._shed_events = 0
         self._lost_events = 0
+        self.sampled_out_events = 0
         self.failure: str | None = None
         self._lock = _locked(path)
         try:
@@ -178,6 +179,10 @@ class Outbox:
         if not self._awake:
             self._awake = True
             self._wake.set()
+
+    def leave_out(self, events: int = 1) -> None:
+        """Counts events that the sample leaves out."""
+        self.sampled_out_events += events
 
     async def committed(self) -> None:
         """Returns once everything appended so far is on disk, synced.

@@ -1,5 +1,6 @@
 """One version's graph, ready to run: arrays in, arrays out. Knows no HTTP and no routes."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from server.contract.manifest import MODEL_FILE, ExampleTensor, Manifest, Signat
 from server.errors import BundleError, ExecutionError, InvalidRequestError
 from server.execution.refusals import input_refusal, reason_of
 from server.protocol.datatypes import BY_ONNX, DATATYPES, Arrays
+from server.protocol.redaction import Redactor
 
 # What numpy and the table of datatypes say to a tensor whose data is not of its datatype and shape.
 _NO_ARRAY = (ValueError, TypeError, KeyError, OverflowError)
@@ -23,8 +25,12 @@ class Version:
     Nothing it holds refers back to it: when the last reference goes, the graph's memory goes at once.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, redactor: Redactor | None = None) -> None:
         """Makes the session and replays the bundle's examples, which is also the warm-up.
+
+        Args:
+            bundle: what to serve.
+            redactor: what its events must not hold, None where nothing is hidden.
 
         Raises:
             BundleError: onnxruntime cannot load the graph, the graph contradicts the signature, or
@@ -32,6 +38,7 @@ class Version:
         """
         self.manifest: Manifest = bundle.manifest
         self.signature: Signature = bundle.manifest.signature
+        self.redactor = redactor
         self._output_names = [output.name for output in self.signature.outputs]
         path = bundle.folder / MODEL_FILE
         try:
@@ -74,9 +81,15 @@ class Version:
             _compare(where, expected, outputs[expected.name], bundle.examples.tolerance)
 
 
-def load_version(folder: Path) -> Version:
-    """Returns the version in a bundle's folder, verified and warm, or raises BundleError."""
-    return Version(read_bundle(folder))
+def load_version(folder: Path, redactor: Callable[[Manifest], Redactor | None] = lambda _: None) -> Version:
+    """Returns the version in a bundle's folder, verified and warm, or raises BundleError.
+
+    Args:
+        folder: the bundle's.
+        redactor: returns what the version's events must not hold.
+    """
+    bundle = read_bundle(folder)
+    return Version(bundle, redactor(bundle.manifest))
 
 
 def _options() -> onnxruntime.SessionOptions:

@@ -83,7 +83,7 @@ class Counted:
 
     def __init__(self, version: Version) -> None:
         self._version = version
-        self.manifest, self.signature = version.manifest, version.signature
+        self.manifest, self.signature, self.redactor = version.manifest, version.signature, version.redactor
         self.runs: list[int] = []
         self.fault: Exception | None = None
 

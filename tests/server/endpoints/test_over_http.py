@@ -213,7 +213,7 @@ def test_every_answer_is_an_event_with_the_clients_own_bytes(serve: Callable[...
 
 
 def test_answered_is_logged_plus_dropped(server: Running) -> None:
-    """Conservation, as /metrics counts it, over everything this module's tests have asked."""
+    """Conservation, as /metrics counts it, over everything this module's tests have asked; no sample is asked for."""
     server.events()
     text = server.client.get("/metrics").text
     rows = [line for line in text.splitlines() if line.startswith("tiltyard_requests_total{")]
@@ -224,6 +224,7 @@ def test_answered_is_logged_plus_dropped(server: Running) -> None:
     audits = server.metric("tiltyard_audits_total")
 
     assert answered > 30
+    assert server.metric('tiltyard_events_total{outcome="sampled_out"}') == 0
     assert logged + server.metric('tiltyard_events_total{outcome="dropped"}') == answered + labels + audits
 
 
