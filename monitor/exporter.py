@@ -18,6 +18,7 @@ _COUNTERS = {
     "late": "Answers whose pane was closed already.",
     "expired": "Requests given up without a label.",
     "orphan_labels": "Labels given up without an answer.",
+    "sampled_out_labels": "Labels given up without an answer, since the log's sample leaves their requests out.",
     "invalid_labels": "Labels that are no class, no number or of no row of their answer.",
     "gap_events": "Events trimmed from the log before they were read.",
 }
@@ -126,6 +127,9 @@ def _of_drift(views: list[_View]) -> Iterator[Metric]:
     detected = _family("tiltyard_drift_detected", "1 where evidence and effect say that a feature drifted.", _FEATURE)
     missing = _family("tiltyard_missing_ratio", "Share of missing values in the newest closed pane.", _FEATURE)
     issues = _family("tiltyard_data_quality_issue", "1 where a rate rose above the baseline's.", (*_FEATURE, "issue"))
+    observed = _family(
+        "tiltyard_feature_observed", "0 where the log does not tell a feature, which is hidden.", _FEATURE
+    )
     score_psi = _family("tiltyard_score_drift_psi", "Debiased PSI of the score, newest closed pane.", _VERSION)
     score_mean = _family("tiltyard_score_mean", "Mean score of the newest closed pane.", _VERSION)
     errors = _family("tiltyard_answer_error_ratio", "Share of failed answers in the newest closed pane.", _VERSION)
@@ -133,6 +137,9 @@ def _of_drift(views: list[_View]) -> Iterator[Metric]:
         if closed is None:
             continue
         for feature in closed.features:
+            observed.add_metric([*key, feature.name], feature.observed)
+            if not feature.observed:  # a 0 would read as "has not drifted"
+                continue
             labels = [*key, feature.name]
             psi.add_metric(labels, feature.drift.psi_debiased)
             detected.add_metric(labels, feature.drift.drifted)
@@ -145,7 +152,7 @@ def _of_drift(views: list[_View]) -> Iterator[Metric]:
         if closed.score.mean is not None:
             score_mean.add_metric(key, closed.score.mean)
         errors.add_metric(key, closed.errors / closed.requests if closed.requests else 0.0)
-    yield from (psi, detected, missing, issues, score_psi, score_mean, errors)
+    yield from (observed, psi, detected, missing, issues, score_psi, score_mean, errors)
 
 
 def _of_performance(views: list[_View]) -> Iterator[Metric]:

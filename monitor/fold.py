@@ -26,12 +26,14 @@ from monitor.tensors import NO_PREDICTIONS, input_columns, predictions
 from monitor.version_profile import VersionKey, VersionProfile
 from server.contract.events import Answer, Event, Label, Labelled, LabelValue, Prediction, Shadow, decode_event
 from server.contract.histogram import NumericBins, as_numbers
+from server.contract.sampling import MOST_EVERY
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _OK: Final = range(200, 300)
 _MOST_ROWS: Final = 2**31 - 1
 _LARGEST_SCORE: Final = 1e100
+_NOTHING: Final[frozenset[str]] = frozenset()
 
 KINDS: Final = ("prediction", "shadow", "label", "audit")
 
@@ -106,6 +108,10 @@ def read_events(lines: Iterable[tuple[int, bytes]]) -> tuple[list[LoggedEvent], 
             detail = f"Expected 0 to {_MOST_ROWS} rows, got {event.data.rows} - at `$.data.rows`"
             refused.append(DeadLetter(offset, "malformed", detail, line))
             continue
+        if isinstance(event, Prediction | Shadow) and not 1 <= event.data.weight <= MOST_EVERY:
+            detail = f"Expected a weight of 1 to {MOST_EVERY}, got {event.data.weight} - at `$.data.weight`"
+            refused.append(DeadLetter(offset, "malformed", detail, line))
+            continue
         events.append(LoggedEvent(offset, line, event))
     return events, refused
 
@@ -157,7 +163,7 @@ class Fold:
         """
         delta = Delta(dead_letters=list(refused))
         delta.counters.update(letter.reason for letter in refused)
-        sheets: dict[VersionKey, _Sheet] = {}
+        sheets: dict[_SheetKey, _Sheet] = {}
         truths = _Truths(self._profiles, delta.counters)
         for entry in events:
             event = entry.event
@@ -176,7 +182,7 @@ class Fold:
         delta.counters.update(self.join.counters)
         self.join.counters.clear()
         for key, sheet in sheets.items():
-            sheet.count(key, delta.panes)
+            sheet.count(key.version, delta.panes)
         truths.count(delta)
         delta.dead_letters.sort(key=attrgetter("offset"))
         return delta
@@ -185,7 +191,7 @@ class Fold:
         self,
         entry: LoggedEvent,
         event: Prediction | Shadow,
-        sheets: dict[VersionKey, "_Sheet"],
+        sheets: dict["_SheetKey", "_Sheet"],
         truths: "_Truths",
         delta: Delta,
     ) -> None:
@@ -205,7 +211,15 @@ class Fold:
         if ok and isinstance(answer.outputs, msgspec.Raw):
             said = predictions(answer.outputs, profile, answer.rows)
         waiting = WaitingAnswer(
-            answer.model, answer.version, served, start_us, said.rows, said.predicted, said.numbers, [event.id]
+            answer.model,
+            answer.version,
+            served,
+            start_us,
+            said.rows,
+            said.predicted,
+            said.numbers,
+            [event.id],
+            answer.weight,
         )
         meetings = self.join.add_answer(event.subject, time_us, waiting)
         if meetings is None:
@@ -213,9 +227,10 @@ class Fold:
             return
         truths.add(meetings)
 
-        sheet = sheets.get(key)
+        kind = _SheetKey(key, answer.weight, frozenset(answer.redacted) if answer.redacted else _NOTHING)
+        sheet = sheets.get(kind)
         if sheet is None:
-            sheet = sheets[key] = _Sheet(profile)
+            sheet = sheets[kind] = _Sheet(profile, kind.weight, kind.hidden)
         sheet.add(start_us, answer, said.scores, said.predicted, ok)
         if (
             self.watermark_us is not None
@@ -255,13 +270,27 @@ class _Tally:
         self.roles: Counter[str] = Counter()
 
 
-class _Sheet:
-    """The rows of one version in this batch, as columns, until they are counted."""
+class _SheetKey(NamedTuple):
+    """What the answers on one sheet have in common: their version, their weight, and what they do not tell."""
 
-    def __init__(self, profile: VersionProfile) -> None:
+    version: VersionKey
+    weight: int
+    hidden: frozenset[str]
+
+
+class _Sheet:
+    """The rows of answers of one kind in this batch, as columns, until they are counted.
+
+    ``_seen`` are the places of the features whose columns are told.
+    """
+
+    def __init__(self, profile: VersionProfile, weight: int, hidden: frozenset[str]) -> None:
         self._profile = profile
+        self._weight = weight
+        self._hidden = hidden
+        self._seen = [place for place, name in enumerate(profile.names) if name not in hidden]
         self._tallies: dict[int, _Tally] = {}
-        self._columns: list[list[Any]] = [[] for _ in profile.features]
+        self._columns: list[list[Any]] = [[] for _ in self._seen]
         self._input_starts: list[int] = []
         self._input_rows: list[int] = []
         self._scores: list[float] = []
@@ -285,9 +314,9 @@ class _Sheet:
             self._predicted += predicted
             self._score_starts.append(start_us)
             self._score_rows.append(len(scores))
-        if answer.inputs_omitted is not None or not isinstance(answer.inputs, msgspec.Raw):
+        if not isinstance(answer.inputs, msgspec.Raw) or (answer.inputs_omitted is not None and not self._hidden):
             return
-        columns = input_columns(answer.inputs, self._profile, answer.rows)
+        columns = input_columns(answer.inputs, self._profile, answer.rows, self._hidden)
         if columns is None:
             tally.type_errors += 1
             return
@@ -297,8 +326,8 @@ class _Sheet:
         self._input_rows.append(answer.rows)
 
     def count(self, key: VersionKey, panes: dict[PaneKey, Pane]) -> None:
-        """Bins what was collected and puts one pane per start into ``panes``."""
-        profile = self._profile
+        """Bins what was collected and adds one pane per start to ``panes``."""
+        profile, weight = self._profile, self._weight
         starts = {start: place for place, start in enumerate(self._tallies)}
         counts = np.zeros((len(starts), profile.width), dtype=np.int64)
         self._count_inputs(starts, counts)
@@ -316,17 +345,30 @@ class _Sheet:
         for start, place in starts.items():
             of_pane = scores[known & (score_places == place)]
             tally = self._tallies[start]
-            panes[PaneKey(*key, start)] = Pane(
-                requests=tally.requests,
-                rows=tally.rows,
-                errors=tally.errors,
-                type_errors=tally.type_errors,
-                roles=dict(tally.roles),
-                counts=counts[place].copy(),
-                classes=classes[place].copy(),
-                scored=len(of_pane),
-                score_sum=fixed_point_sum(of_pane),
+            rows = weight * tally.rows
+            pane = Pane(
+                requests=weight * tally.requests,
+                rows=rows,
+                errors=weight * tally.errors,
+                type_errors=weight * tally.type_errors,
+                roles={role: weight * answers for role, answers in tally.roles.items()},
+                counts=weight * counts[place],
+                classes=weight * classes[place],
+                scored=weight * len(of_pane),
+                score_sum=weight * fixed_point_sum(of_pane),
+                weight_excess=self._excess(counts[place]),
+                heaviest=weight,
+                hidden={name: rows for name in profile.names if name in self._hidden} if rows else {},
             )
+            there = panes.get(PaneKey(*key, start))
+            panes[PaneKey(*key, start)] = pane if there is None else there.merge(pane)
+
+    def _excess(self, counts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Returns Σ(w² - w) of every histogram in unweighted counts; nothing where every row counts once."""
+        if self._weight == 1:
+            return np.zeros(0, dtype=np.int64)
+        rows = np.array([counts[part].sum() for part in self._profile.slices], dtype=np.int64)
+        return self._weight * (self._weight - 1) * rows
 
     def _count_inputs(self, starts: dict[int, int], counts: NDArray[np.int64]) -> None:
         located: list[NDArray[np.int64]] = []
@@ -337,21 +379,22 @@ class _Sheet:
                 self._count_inputs(starts, counts)
                 return
             located.append(cells)
-        if not self._input_starts:
+        if not self._input_starts or not located:
             return
         panes = np.repeat([starts[start] for start in self._input_starts], self._input_rows).astype(np.int64)
         flat = (np.stack(located) + panes * counts.shape[1]).ravel()
         counts += np.bincount(flat, minlength=counts.size).reshape(counts.shape)
 
-    def _locate(self, place: int, values: list[Any]) -> NDArray[np.int64] | None:
+    def _locate(self, column: int, values: list[Any]) -> NDArray[np.int64] | None:
         """Returns the cell, within all of a pane's counts, of every value; None where one is of another type."""
+        place = self._seen[column]
         feature, index = self._profile.features[place], self._profile.category_cells[place]
         kinds = set(map(type, values))
         cells: NDArray[np.int64]
         if index is not None:
             if not kinds <= {str, type(None)}:
                 return None
-            new = len(index) - 1  # the index also holds None
+            new = index[None] - 1  # the cell before that of missing values
             cells = np.array([index.get(value, new) for value in values], dtype=np.int64)
         elif not kinds <= {int, float, bool, type(None)} or not isinstance(feature.bins, NumericBins):
             return None
@@ -393,6 +436,7 @@ class _Truths:
     def __init__(self, profiles: Mapping[VersionKey, VersionProfile], counters: Counter[str]) -> None:
         self._profiles = profiles
         self._counters = counters
+        # By how often each row counts: the answer's weight, below 0 for what is taken back.
         self._matches: dict[tuple[PaneKey, int], list[tuple[float, int, list[float]]]] = {}
         self._pairings: dict[tuple[ComparisonKey, int], list[tuple[float, int, list[float], int, list[float]]]] = {}
 
@@ -412,7 +456,7 @@ class _Truths:
                 said = _said(profile, answer, row)
                 if said is not None:
                     key = PaneKey(answer.model, answer.version, answer.start_us)
-                    self._matches.setdefault((key, sign), []).append((truth, *said))
+                    self._matches.setdefault((key, sign * answer.weight), []).append((truth, *said))
             else:
                 sign, champion, challenger, row, value = meeting
                 profile = self._profiles.get(VersionKey(champion.model, champion.version))
@@ -421,6 +465,8 @@ class _Truths:
                     continue
                 truth, agreed = _truth(profile, value), profile.manifest.classes == other.manifest.classes
                 one, two = _said(profile, champion, row), _said(other, challenger, row)
+                # A pair counts once whatever its answers weigh: whether it is logged was decided by a hash of the
+                # request id, which knows nothing of who is right, so those logged are a fair sample of all.
                 if truth is not None and agreed and one is not None and two is not None:
                     pair = ComparisonKey(champion.model, champion.version, challenger.version, champion.start_us)
                     self._pairings.setdefault((pair, sign), []).append((truth, *one, *two))
@@ -428,16 +474,16 @@ class _Truths:
     def count(self, delta: Delta) -> None:
         """Adds the cells of what was taken in to the delta's panes and comparisons."""
         performance: dict[PaneKey, PerformanceCells] = {}
-        for (key, sign), matches in self._matches.items():
+        for (key, times), matches in self._matches.items():
             profile = self._profiles[VersionKey(key.model, key.version)]
             truths, predicted, numbers = zip(*matches, strict=True)
             cells = performance.get(key)
             if profile.classes:
                 cells = cells or ClassificationCells.empty(profile.classes)
-                cells.add(_places(truths), _places(predicted), np.array(numbers), sign)  # type: ignore[arg-type, call-arg]
+                cells.add(_places(truths), _places(predicted), np.array(numbers), times)  # type: ignore[arg-type, call-arg]
             else:
                 cells = cells or RegressionCells.empty()
-                cells.add(np.array(truths), np.array(numbers)[:, 0], sign)  # type: ignore[arg-type]
+                cells.add(np.array(truths), np.array(numbers)[:, 0], times)  # type: ignore[arg-type]
             performance[key] = cells
         for key, cells in performance.items():
             if not is_blank(cells):

@@ -34,13 +34,19 @@ _CHECKS_PER_FEATURE = 3
 
 
 class FeatureFinding(msgspec.Struct, frozen=True, kw_only=True):
-    """What one feature's counts say."""
+    """What one feature's counts say.
+
+    ``hidden`` are the rows whose events do not tell the feature, since the server's settings hide it. A feature
+    of which only such rows are known is not ``observed``: it has neither drifted nor not.
+    """
 
     name: str
     kind: Literal["numeric", "categorical"]
     importance: float
     drift: FeatureDrift
     quality: FeatureQuality
+    observed: bool = True
+    hidden: int = 0
 
 
 class ScoreFinding(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,18 +108,32 @@ def judge(pane: Pane, profile: VersionProfile, interval: Interval, alpha: float,
     """
     level = alpha / (_CHECKS_PER_FEATURE * len(profile.features) + 1)
     counts = pane.counts if pane.counts.size else profile.blank_counts
+    excess = pane.weight_excess.tolist() or [0] * len(profile.slices)
     features = []
-    for feature, place, baseline in zip(profile.features, profile.slices, profile.baseline_counts, strict=False):
+    for feature, place, baseline, extra in zip(
+        profile.features, profile.slices, profile.baseline_counts, excess, strict=False
+    ):
         live = counts[place]
+        hidden = pane.hidden.get(feature.name, 0)
         features.append(
             FeatureFinding(
                 name=feature.name,
                 kind="categorical" if isinstance(feature.bins, CategoricalBins) else "numeric",
                 importance=feature.importance,
                 drift=feature_drift(
-                    feature.bins, live, baseline, importance=feature.importance, alpha=level, tolerance=tolerance
+                    feature.bins,
+                    live,
+                    baseline,
+                    importance=feature.importance,
+                    alpha=level,
+                    tolerance=tolerance,
+                    weight_excess=extra,
                 ),
-                quality=feature_quality(feature.bins, live, baseline, alpha=level),
+                quality=feature_quality(
+                    feature.bins, live, baseline, alpha=level, weight_excess=extra, heaviest=pane.heaviest
+                ),
+                observed=not hidden or bool(live.any()),
+                hidden=hidden,
             )
         )
     score = feature_drift(
@@ -123,6 +143,7 @@ def judge(pane: Pane, profile: VersionProfile, interval: Interval, alpha: float,
         importance=1.0,
         alpha=level,
         tolerance=tolerance,
+        weight_excess=excess[-1],
     )
     return Finding(
         start=None if interval.start_us is None else rfc3339(interval.start_us),

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from server.contract.events import LabelValue
+from server.contract.sampling import in_sample
 
 # A resend of an event that has since been corrected must not undo the correction.
 _REMEMBERED_IDS = 16
@@ -24,7 +25,7 @@ _INT64 = range(-(2**63), 2**63)
 class WaitingAnswer(msgspec.Struct, array_like=True):
     """One version's answer: ``start_us`` is its pane, ``predicted`` and ``numbers`` are as in ``Predictions``.
 
-    ``event_ids`` are those of the answers it replaced, then its own.
+    ``event_ids`` are those of the answers it replaced, then its own. ``weight`` is how many requests it stands for.
     """
 
     model: str
@@ -35,6 +36,7 @@ class WaitingAnswer(msgspec.Struct, array_like=True):
     predicted: list[int]
     numbers: list[float]
     event_ids: list[str]
+    weight: int = 1
 
 
 class WaitingLabel(msgspec.Struct, array_like=True):
@@ -47,12 +49,14 @@ class WaitingLabel(msgspec.Struct, array_like=True):
 class OpenRequest(msgspec.Struct, array_like=True):
     """All that waits under one request id since ``since_us``.
 
-    ``labels`` are by model and row; "" holds those that name no model.
+    ``labels`` are by model and row; "" holds those that name no model. ``sample_every`` is the largest weight of
+    its answers or, without one, of the answers that waited elsewhere when its first label came.
     """
 
     since_us: int
     answers: list[WaitingAnswer]
     labels: dict[str, dict[int, WaitingLabel]]
+    sample_every: int = 1
 
 
 class Match(NamedTuple):
@@ -96,7 +100,13 @@ class LabelJoin:
         self._ttl_us = ttl_us
         self._max_open = max_open
         self._requests = dict(requests)
-        self._by_age = [(_decode(record).since_us, name) for name, record in self._requests.items()]
+        self._by_age: list[tuple[int, str]] = []
+        # How many of the requests with an answer are of each sample; a function of what is open, as all here is.
+        self._samples: Counter[int] = Counter()
+        for name, record in self._requests.items():
+            request = _decode(record)
+            self._by_age.append((request.since_us, name))
+            self._samples.update([request.sample_every] if request.answers else [])
         heapq.heapify(self._by_age)
         self.changed: set[str] = set()
         self.counters: Counter[str] = Counter()
@@ -120,11 +130,19 @@ class LabelJoin:
         """
         request = self._open(request_id)
         if request is None:
-            request = OpenRequest(since_us=time_us, answers=[answer], labels={})
+            request = OpenRequest(since_us=time_us, answers=[answer], labels={}, sample_every=answer.weight)
+            self._samples[answer.weight] += 1
             self._begin(request_id, request)
             return []
         place = _place_of(request, answer)
         meetings: list[Meeting] = []
+        if not request.answers:
+            request.sample_every = answer.weight
+            self._samples[answer.weight] += 1
+        elif answer.weight > request.sample_every:
+            self._leave_sample(request.sample_every)
+            request.sample_every = answer.weight
+            self._samples[answer.weight] += 1
         if place is None:
             request.answers.append(answer)
         else:
@@ -161,7 +179,8 @@ class LabelJoin:
         request = self._open(request_id)
         if request is None:
             labels = {model or "": {row: WaitingLabel(value, [event_id]) for row, value in known}}
-            self._begin(request_id, OpenRequest(since_us=time_us, answers=[], labels=labels))
+            every = max(self._samples, default=1)
+            self._begin(request_id, OpenRequest(since_us=time_us, answers=[], labels=labels, sample_every=every))
             return []
         of_model = request.labels.setdefault(model or "", {})
         meetings: list[Meeting] = []
@@ -193,9 +212,18 @@ class LabelJoin:
             request = _decode(self._requests.pop(request_id))
             self.changed.add(request_id)
             if not request.answers:
-                self.counters["orphan_labels"] += sum(map(len, request.labels.values()))
-            elif not request.labels:
+                # One whose request the log's sample leaves out has met nothing because nothing was to be met.
+                name = "orphan_labels" if in_sample(request_id, request.sample_every) else "sampled_out_labels"
+                self.counters[name] += sum(map(len, request.labels.values()))
+                continue
+            self._leave_sample(request.sample_every)
+            if not request.labels:
                 self.counters["expired"] += 1
+
+    def _leave_sample(self, every: int) -> None:
+        self._samples[every] -= 1
+        if not self._samples[every]:
+            del self._samples[every]
 
     def _open(self, request_id: str) -> OpenRequest | None:
         record = self._requests.get(request_id)

@@ -16,13 +16,17 @@ from monitor.performance.cells import ClassificationCells, RegressionCells
 
 PerformanceCells = ClassificationCells | RegressionCells
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
+_READABLE: Final = (1, 2)
 _FAST: Final = 1  # zlib's level: counts are mostly zeros, so more effort gains little
 
 
 class Pane(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Sums over the answers of one version; never changed in place, so readers may share it.
 
+    An answer that stands for w requests counts w times, in everything. ``weight_excess`` (int64, (features + 1,))
+    is Σ(w² - w) over the rows in each histogram, the score's last, empty where all are 0; ``heaviest`` the
+    largest w. ``hidden`` counts the rows in which a feature was not told.
     ``roles`` counts answers by role. ``counts`` (int64, (cells,)) are the histograms of features and score
     side by side, ``classes`` (int64, (classes,)) the predicted classes; both are empty in an empty pane.
     ``score_sum`` is Σscore of the ``scored`` rows in units of 2⁻²⁴. ``performance`` is None without labels.
@@ -39,6 +43,9 @@ class Pane(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     scored: int = 0
     score_sum: int = 0
     performance: PerformanceCells | None = None
+    weight_excess: NDArray[np.int64] = msgspec.field(default_factory=lambda: _no_counts())
+    heaviest: int = 1
+    hidden: dict[str, int] = {}
 
     @classmethod
     def empty(cls) -> Self:
@@ -57,12 +64,15 @@ class Pane(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             rows=self.rows + other.rows,
             errors=self.errors + other.errors,
             type_errors=self.type_errors + other.type_errors,
-            roles=_merge_roles(self.roles, other.roles),
+            roles=_merge_tallies(self.roles, other.roles),
             counts=_merge_counts(self.counts, other.counts),
             classes=_merge_counts(self.classes, other.classes),
             scored=self.scored + other.scored,
             score_sum=self.score_sum + other.score_sum,
             performance=merge_performance(self.performance, other.performance),
+            weight_excess=_merge_counts(self.weight_excess, other.weight_excess),
+            heaviest=max(self.heaviest, other.heaviest),
+            hidden=_merge_tallies(self.hidden, other.hidden),
         )
 
     def __eq__(self, other: object) -> bool:
@@ -87,8 +97,8 @@ class Pane(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             record = msgspec.msgpack.decode(zlib.decompress(data), type=dict[str, Any])
         except (zlib.error, msgspec.DecodeError) as error:
             raise ValueError(f"not a pane: {error}") from error
-        if record.pop("format") != _FORMAT:
-            raise ValueError(f"expected a pane of format {_FORMAT}")
+        if record.pop("format") not in _READABLE:
+            raise ValueError(f"expected a pane of format {_FORMAT} or below")
         performance = record.pop("performance")
         kind = ClassificationCells if performance and "classes" in performance else RegressionCells
         return cls(
@@ -96,6 +106,8 @@ class Pane(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             classes=_from_bytes(record.pop("classes")),
             score_sum=int.from_bytes(record.pop("score_sum"), "little", signed=True),
             performance=kind.from_record(performance) if performance else None,
+            # In format 1 every row counted once, and no column was hidden.
+            weight_excess=_from_bytes(record.pop("weight_excess", b"")),
             **record,
         )
 
@@ -112,6 +124,9 @@ class Pane(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             "scored": self.scored,
             "score_sum": self.score_sum.to_bytes(self.score_sum.bit_length() // 8 + 1, "little", signed=True),
             "performance": self.performance.to_record() if self.performance else None,
+            "weight_excess": _to_bytes(self.weight_excess),
+            "heaviest": self.heaviest,
+            "hidden": self.hidden,
         }
 
 
@@ -133,8 +148,8 @@ def is_blank(cells: PerformanceCells) -> bool:
     return cells == RegressionCells.empty()
 
 
-def _merge_roles(left: dict[str, int], right: dict[str, int]) -> dict[str, int]:
-    return {role: left.get(role, 0) + right.get(role, 0) for role in sorted({*left, *right})}
+def _merge_tallies(left: dict[str, int], right: dict[str, int]) -> dict[str, int]:
+    return {name: left.get(name, 0) + right.get(name, 0) for name in sorted({*left, *right})}
 
 
 def _merge_counts(left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -2,7 +2,7 @@
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -98,20 +98,28 @@ class Predictions(NamedTuple):
 NO_PREDICTIONS = Predictions(0, [], [], [])
 
 
-def input_columns(raw: bytes | memoryview, profile: VersionProfile, rows: int) -> list[list[Any]] | None:
-    """Returns the values of every column of the signature, in its order, or None where inputs do not fit.
+def input_columns(
+    raw: bytes | memoryview, profile: VersionProfile, rows: int, hidden: Collection[str] = ()
+) -> list[list[Any]] | None:
+    """Returns the values of the signature's columns that are not hidden, in order, or None where inputs do not fit.
 
     Args:
         raw: a JSON array of V2 tensors.
         profile: the version that was asked.
         rows: how many rows the answer has.
+        hidden: columns that the event does not tell; tensors of their names are passed over. With any, a matrix
+            is told column by column.
     """
     try:
         tensors = _tensors(raw)
     except (ValueError, RecursionError):
         return None
-    names = profile.names
-    if profile.manifest.signature.layout == "matrix":
+    names, category_cells = profile.names, profile.category_cells
+    if hidden:
+        seen = [place for place, name in enumerate(names) if name not in hidden]
+        names, category_cells = [names[place] for place in seen], [category_cells[place] for place in seen]
+        tensors = [tensor for tensor in tensors if tensor.name not in hidden]
+    elif profile.manifest.signature.layout == "matrix":
         return _matrix_columns(tensors, len(names), rows)
     if [tensor.name for tensor in tensors] != names:
         by_name = {tensor.name: tensor for tensor in tensors}
@@ -119,7 +127,7 @@ def input_columns(raw: bytes | memoryview, profile: VersionProfile, rows: int) -
             return None
         tensors = [by_name[name] for name in names]
     columns = []
-    for tensor, cells in zip(tensors, profile.category_cells, strict=True):
+    for tensor, cells in zip(tensors, category_cells, strict=True):
         data = tensor.data
         if len(data) != rows or (data and type(data[0]) is list):
             data = flatten(data)

@@ -53,7 +53,8 @@ class VersionProfile:
             for counts in (*(feature.counts for feature in self.features), baseline.score.counts)
         ]
         self.category_cells = [
-            feature.bins.index() if isinstance(feature.bins, CategoricalBins) else None for feature in self.features
+            _category_cells(feature, column.nullable)
+            for feature, column in zip(self.features, manifest.signature.columns, strict=True)
         ]
 
         self.classes = 0 if manifest.task == "regression" else len(manifest.classes)
@@ -88,6 +89,20 @@ class VersionProfile:
             return 1.0
         mean = float(counts @ positions) / total
         return float(counts @ (positions - mean) ** 2) / total or 1.0
+
+
+def _category_cells(feature: FeatureBaseline, nullable: bool) -> dict[str | None, int] | None:
+    """Returns the cell of every category and of what is missing, None for a numeric feature.
+
+    A missing string has no form of its own in a graph's tensors nor in binary: it is "" there, in what rows
+    become, and to the model. A column that allows missing values had no other "" in training.
+    """
+    if not isinstance(feature.bins, CategoricalBins):
+        return None
+    cells = feature.bins.index()
+    if nullable:
+        cells.setdefault("", cells[None])
+    return cells
 
 
 def _ordered(manifest: Manifest, baseline: Baseline) -> list[FeatureBaseline]:

@@ -106,16 +106,16 @@ class PairedCells:
         challenger_right: NDArray[np.bool_],
         agree: NDArray[np.bool_],
         gain: NDArray[np.float64],
-        sign: int = 1,
+        times: int = 1,
     ) -> None:
-        """Counts pairs in place; with sign -1 takes back exactly what +1 added.
+        """Counts pairs in place; with times -1 takes back exactly what +1 added.
 
         Args:
             champion_right: bool, (pairs,).
             challenger_right: bool, (pairs,).
             agree: bool, (pairs,), whether both predicted the same.
             gain: float64, (pairs,), in [-1, 1], above 0 where the challenger is better.
-            sign: 1 or -1.
+            times: 1 or -1.
 
         Raises:
             ValueError: shapes that differ, or a gain outside [-1, 1].
@@ -125,14 +125,14 @@ class PairedCells:
             raise ValueError(f"expected four arrays of one shape, got {sorted(shapes)}")
         if not (np.abs(gain) <= 1).all():
             raise ValueError(f"expected gains in [-1, 1], got {gain.min()} to {gain.max()}")
-        self.n += sign * len(gain)
-        self.both_right += sign * int(np.count_nonzero(champion_right & challenger_right))
-        self.champion_only += sign * int(np.count_nonzero(champion_right & ~challenger_right))
-        self.challenger_only += sign * int(np.count_nonzero(~champion_right & challenger_right))
-        self.both_wrong += sign * int(np.count_nonzero(~(champion_right | challenger_right)))
-        self.agree += sign * int(np.count_nonzero(agree))
-        self.gain_sum += sign * int(np.rint(gain * _SCALE).astype(np.int64).sum())
-        self.square_sum += sign * int(np.rint(gain**2 * _SCALE).astype(np.int64).sum())
+        self.n += times * len(gain)
+        self.both_right += times * int(np.count_nonzero(champion_right & challenger_right))
+        self.champion_only += times * int(np.count_nonzero(champion_right & ~challenger_right))
+        self.challenger_only += times * int(np.count_nonzero(~champion_right & challenger_right))
+        self.both_wrong += times * int(np.count_nonzero(~(champion_right | challenger_right)))
+        self.agree += times * int(np.count_nonzero(agree))
+        self.gain_sum += times * int(np.rint(gain * _SCALE).astype(np.int64).sum())
+        self.square_sum += times * int(np.rint(gain**2 * _SCALE).astype(np.int64).sum())
 
     def merge(self, other: "PairedCells") -> None:
         """Adds the pairs of other cells in place."""

@@ -8,6 +8,7 @@ from monitor.drift.ks import KolmogorovSmirnov, kolmogorov_smirnov
 from monitor.drift.psi import population_stability
 from monitor.drift.rollup import coarse_cells, group_names, roll_up
 from monitor.drift.wasserstein import wasserstein
+from monitor.effective_size import effective_counts
 from server.contract.histogram import Bins, NumericBins
 
 _TOP_BINS = 3
@@ -24,13 +25,15 @@ class MovedBin(msgspec.Struct, frozen=True, kw_only=True):
 class FeatureDrift(msgspec.Struct, frozen=True, kw_only=True):
     """What a feature's counts say of its drift.
 
-    ``n`` live rows, missing included. ``psi_debiased`` is the effect size and ``psi_p_value`` the
+    ``n`` live rows, missing included; where the log is a sample ``n_effective`` is how many they are worth as
+    evidence, else the same. ``psi_debiased`` is the effect size and ``psi_p_value`` the
     evidence. ``ks``, ``ks_threshold`` and ``wasserstein`` (in robust standard deviations) are None
     for a categorical feature, and where no live value is known. ``ranked`` is shift times importance:
     the order in which to look at features. ``top_bins``: those that contribute most to PSI.
     """
 
     n: int
+    n_effective: float
     psi: float
     psi_debiased: float
     psi_p_value: float
@@ -50,6 +53,7 @@ def feature_drift(
     importance: float,
     alpha: float,
     tolerance: float,
+    weight_excess: int = 0,
 ) -> FeatureDrift:
     """Returns the drift of one feature in one pane or window.
 
@@ -64,6 +68,7 @@ def feature_drift(
         importance: the fall in the model's score when the column is permuted; below 0 counts as 0.
         alpha: false-alarm probability for this feature alone, already divided by their number.
         tolerance: debiased PSI up to which a shift is of no interest.
+        weight_excess: Σ(w² - w) of the live rows, 0 where each counts once: see ``effective_counts``.
 
     >>> from server.contract.histogram import CategoricalBins
     >>> bins = CategoricalBins(categories=["AA", "UA"])
@@ -75,14 +80,16 @@ def feature_drift(
     """
     groups = coarse_cells(bins, baseline)
     coarse_live, coarse_baseline = roll_up(live, groups), roll_up(baseline, groups)
-    stability = population_stability(coarse_live, coarse_baseline)
+    effective = effective_counts(live, weight_excess)
+    stability = population_stability(roll_up(effective, groups), coarse_baseline)
     ks: KolmogorovSmirnov | None = None
     distance: float | None = None
     if isinstance(bins, NumericBins) and live[:-1].sum() > 0 and baseline[:-1].sum() > 0:
-        ks = kolmogorov_smirnov(live[:-1], baseline[:-1], alpha)
+        ks = kolmogorov_smirnov(effective[:-1], baseline[:-1], alpha)
         distance = wasserstein(bins, live, baseline)
     return FeatureDrift(
         n=int(live.sum()),
+        n_effective=float(effective.sum()),
         psi=stability.value,
         psi_debiased=stability.debiased,
         psi_p_value=stability.p_value,

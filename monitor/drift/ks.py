@@ -1,6 +1,7 @@
 """The Kolmogorov-Smirnov distance of two histograms over the same ordered cells."""
 
 import math
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -14,7 +15,7 @@ class KolmogorovSmirnov(msgspec.Struct, frozen=True, kw_only=True):
     threshold: float
 
 
-def kolmogorov_smirnov(live: NDArray[np.int64], baseline: NDArray[np.int64], alpha: float) -> KolmogorovSmirnov:
+def kolmogorov_smirnov(live: NDArray[Any], baseline: NDArray[np.int64], alpha: float) -> KolmogorovSmirnov:
     """Returns the two-sample Kolmogorov-Smirnov statistic and its threshold at level alpha.
 
     Formula: D = max_b |F(b) - G(b)| over the cells' cumulative shares; the threshold is
@@ -29,7 +30,8 @@ def kolmogorov_smirnov(live: NDArray[np.int64], baseline: NDArray[np.int64], alp
     Reference: Smirnov (1939); Massey (1951), JASA 46(253); Noether (1963) for discrete values.
 
     Args:
-        live: int64, (cells,), in the order of the values: under, bins, over; without missing.
+        live: int64 or, effective ones, float64, (cells,), in the order of the values: under, bins, over; without
+            missing.
         baseline: int64, (cells,), the same cells.
         alpha: probability of exceeding the threshold without drift, in (0, 1).
 
@@ -37,7 +39,7 @@ def kolmogorov_smirnov(live: NDArray[np.int64], baseline: NDArray[np.int64], alp
     >>> round(result.statistic, 3), round(result.threshold, 3)
     (0.2, 0.142)
     """
-    n, m = int(live.sum()), int(baseline.sum())
+    n, m = float(live.sum()), int(baseline.sum())
     if n <= 0 or m <= 0:
         return KolmogorovSmirnov(statistic=0.0, threshold=1.0)
     statistic = float(np.abs(np.cumsum(live) / n - np.cumsum(baseline) / m).max())

@@ -1,5 +1,7 @@
 """Population stability index, with the bias and the evidence that the bare number lacks."""
 
+from typing import Any
+
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +23,7 @@ class PopulationStability(msgspec.Struct, frozen=True, kw_only=True):
     p_value: float
 
 
-def population_stability(live: NDArray[np.int64], baseline: NDArray[np.int64]) -> PopulationStability:
+def population_stability(live: NDArray[Any], baseline: NDArray[np.int64]) -> PopulationStability:
     """Returns the population stability index of live against baseline counts.
 
     Formula: PSI = Σ_b (p_b - q_b) ln(p_b / q_b), the sum of both Kullback-Leibler divergences, with
@@ -38,7 +40,7 @@ def population_stability(live: NDArray[np.int64], baseline: NDArray[np.int64]) -
     index", Journal of Risk Model Validation 14(4); Jeffreys (1946) for the divergence.
 
     Args:
-        live: int64, (groups,), rolled-up counts.
+        live: int64 or, effective ones, float64, (groups,), rolled-up counts.
         baseline: int64, (groups,).
 
     >>> drift = population_stability(np.array([60, 40]), np.array([500, 500]))
@@ -47,7 +49,7 @@ def population_stability(live: NDArray[np.int64], baseline: NDArray[np.int64]) -
     >>> round(drift.p_value, 3)
     0.057
     """
-    n, m = int(live.sum()), int(baseline.sum())
+    n, m = float(live.sum()), int(baseline.sum())
     if n <= 0 or m <= 0:
         return PopulationStability(value=0.0, debiased=0.0, scale=0.0, groups=0, p_value=1.0)
     seen = (live + baseline) > 0

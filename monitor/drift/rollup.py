@@ -1,5 +1,7 @@
 """Ten coarse groups of a histogram's cells, on which PSI is defined."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,17 +34,17 @@ def coarse_cells(bins: Bins, baseline: NDArray[np.int64], groups: int = GROUPS) 
     return _frequent_categories(baseline, groups)
 
 
-def roll_up(counts: NDArray[np.int64], groups: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Returns the counts of the coarse groups: int64, (groups,).
+def roll_up(counts: NDArray[Any], groups: NDArray[np.int64]) -> NDArray[Any]:
+    """Returns the counts of the coarse groups: as the cells' dtype, (groups,).
 
     Args:
-        counts: int64, (cells,).
+        counts: int64 or, effective ones, float64, (cells,).
         groups: what ``coarse_cells`` returned for the same bins.
 
     >>> roll_up(np.array([1, 25, 25, 20, 25, 4, 9]), np.array([0, 0, 0, 1, 1, 1, 2])).tolist()
     [51, 49, 9]
     """
-    sums = np.zeros(int(groups.max()) + 1, dtype=np.int64)
+    sums = np.zeros(int(groups.max()) + 1, dtype=counts.dtype)
     np.add.at(sums, groups, counts)  # bincount's weights would pass through float64
     return sums
 

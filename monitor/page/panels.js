@@ -235,11 +235,11 @@ export function fillFeatures(finding, name) {
     return;
   }
   const score = finding.score ? [{ name: "score", kind: "numeric", importance: null, drift: finding.score.drift, quality: null }] : [];
-  const rows = [...score, ...features].map(({ name, importance, drift, quality }) => {
+  const rows = [...score, ...features].map(({ name, importance, drift, quality, observed }) => {
     const issues = (quality?.issues ?? []).map((issue) => issue.replaceAll("_", " "));
     const odd = quality?.new_rate ?? quality?.out_of_range_rate ?? null;
     const moved = drift.top_bins.map((bin) => `${bin.bin}: ${share(bin.live)} (training ${share(bin.baseline)})`);
-    const flags = [drift.drifted ? el("span", { class: "flag" }, "● drifted") : null, issues.map((issue) => el("span", { class: "flag quality" }, `! ${issue}`))].flat();
+    const flags = [observed === false ? el("span", {}, "hidden: not observed") : null, drift.drifted ? el("span", { class: "flag" }, "● drifted") : null, issues.map((issue) => el("span", { class: "flag quality" }, `! ${issue}`))].flat();
     return {
       class: drift.drifted || issues.length ? "marked" : null,
       cells: [

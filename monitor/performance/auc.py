@@ -2,6 +2,7 @@
 
 import math
 from statistics import NormalDist
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -17,7 +18,7 @@ class AreaUnderCurve(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def area_under_curve(
-    negatives: NDArray[np.int64], positives: NDArray[np.int64], confidence: float = 0.95
+    negatives: NDArray[Any], positives: NDArray[Any], confidence: float = 0.95
 ) -> AreaUnderCurve | None:
     """Returns the chance that a positive row scores above a negative one, ties counting half.
 
@@ -35,15 +36,15 @@ def area_under_curve(
     Statistical Evaluation of Medical Tests", section 5.2, for the logit.
 
     Args:
-        negatives: int64, (bins,), rows of the first class by score bin, lowest score first.
-        positives: int64, (bins,), rows of the second class.
+        negatives: int64 or, effective ones, float64, (bins,), rows of the first class by score bin, lowest score first.
+        positives: (bins,), rows of the second class.
         confidence: the interval's coverage.
 
     >>> found = area_under_curve(np.array([40, 30, 30]), np.array([10, 30, 60]))
     >>> round(found.value, 3), round(found.low, 3), round(found.high, 3)
     (0.695, 0.623, 0.758)
     """
-    p, n = int(positives.sum()), int(negatives.sum())
+    p, n = float(positives.sum()), float(negatives.sum())
     if p <= 0 or n <= 0:
         return None
     below = (np.cumsum(negatives) - 0.5 * negatives) / n

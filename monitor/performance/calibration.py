@@ -34,7 +34,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     points: list[ReliabilityPoint]
 
 
-def calibration(reliability: NDArray[np.int64]) -> Calibration | None:
+def calibration(reliability: NDArray[np.int64], share: float = 1.0) -> Calibration | None:
     """Returns the calibration of labelled rows, None when there is none.
 
     Formula: ECE = Σ_b (n_b / n) |p̄_b - ȳ_b| over 20 equal bins of p.
@@ -50,6 +50,7 @@ def calibration(reliability: NDArray[np.int64]) -> Calibration | None:
 
     Args:
         reliability: int64, (3, bins): rows, Σp in units of 2⁻²⁴, Σy.
+        share: part of the rows that counts as evidence where they are weighted, of which the null band is made.
 
     >>> rows = np.array([[100, 50], [20 * SCALE, 40 * SCALE], [30, 40]])
     >>> found = calibration(rows)
@@ -63,9 +64,9 @@ def calibration(reliability: NDArray[np.int64]) -> Calibration | None:
     if n <= 0:
         return None
     p = np.clip(expected / counts, 0.0, 1.0)
-    variances = counts * p * (1 - p)
-    mean = math.sqrt(2 / math.pi) * float(np.sqrt(variances).sum()) / n
-    deviation = math.sqrt((1 - 2 / math.pi) * float(variances.sum())) / n
+    variances = counts * share * p * (1 - p)
+    mean = math.sqrt(2 / math.pi) * float(np.sqrt(variances).sum()) / (n * share)
+    deviation = math.sqrt((1 - 2 / math.pi) * float(variances.sum())) / (n * share)
     return Calibration(
         ece=float(np.abs(expected - came_true).sum()) / n,
         ece_null=mean,

@@ -64,13 +64,14 @@ class ClassificationCells:
     task, else (0, 0). ``reliability``: int64, (3, 20), rows, Σp in units of 2⁻²⁴ and Σy by bin of
     p; p is the probability of the second class and y whether it was true for a binary task, else
     the highest probability and whether the prediction was right (Guo et al., 2017).
+    ``weight_excess`` is Σ(w² - w) over rows of weight w: 0 where every row counts once.
 
     >>> cells = ClassificationCells.empty(2)
     >>> truth, predicted = np.array([0, 1]), np.array([0, 0])
     >>> cells.add(truth, predicted, np.array([[0.75, 0.25], [0.5, 0.5]]))
     >>> cells.confusion.tolist(), cells.brier_sum / SCALE
     ([[1, 0], [1, 0]], 0.3125)
-    >>> cells.add(truth, predicted, np.array([[0.75, 0.25], [0.5, 0.5]]), sign=-1)
+    >>> cells.add(truth, predicted, np.array([[0.75, 0.25], [0.5, 0.5]]), times=-1)
     >>> cells == ClassificationCells.empty(2)
     True
     """
@@ -82,12 +83,14 @@ class ClassificationCells:
         brier_sum: int,
         score_counts: NDArray[np.int64],
         reliability: NDArray[np.int64],
+        weight_excess: int = 0,
     ) -> None:
         self.confusion = confusion
         self.log_loss_sum = log_loss_sum
         self.brier_sum = brier_sum
         self.score_counts = score_counts
         self.reliability = reliability
+        self.weight_excess = weight_excess
 
     @classmethod
     def empty(cls, classes: int) -> Self:
@@ -117,9 +120,9 @@ class ClassificationCells:
         truth: NDArray[np.int64],
         predicted: NDArray[np.int64],
         probabilities: NDArray[np.float64],
-        sign: int = 1,
+        times: int = 1,
     ) -> None:
-        """Counts rows in place; with sign -1 takes back exactly what +1 added.
+        """Counts rows in place; with times -w takes back exactly what w added.
 
         A row's log loss is -ln p(truth) limited to [0, 16]; its Brier score is (p - y)² for two
         classes and Σ(p - y)² over the classes otherwise. Probabilities are limited to [0, 1], and
@@ -129,7 +132,7 @@ class ClassificationCells:
             truth: int64, (rows,), places of the true classes in the manifest's order.
             predicted: int64, (rows,).
             probabilities: float64, (rows, classes).
-            sign: 1 or -1.
+            times: how often each row counts, its weight; below 0 takes back.
 
         Raises:
             ValueError: shapes that do not fit, or a class that does not exist.
@@ -153,17 +156,18 @@ class ClassificationCells:
             p, y = chances[:, 1].copy(), truth
             brier = (p - y) ** 2
             score_bins = np.searchsorted(_SCORE_EDGES, p, side="right")
-            self.score_counts += sign * _table(truth, score_bins, self.score_counts.shape)
+            self.score_counts += times * _table(truth, score_bins, self.score_counts.shape)
         else:
             p, y = chances.max(axis=1), (truth == predicted).astype(np.int64)
             brier = (chances**2).sum(axis=1) - 2 * of_truth + 1
         bins = np.minimum((p * RELIABILITY_BINS).astype(np.int64), RELIABILITY_BINS - 1)
-        np.add.at(self.reliability[1], bins, sign * np.rint(p * SCALE).astype(np.int64))
-        self.reliability[0] += sign * np.bincount(bins, minlength=RELIABILITY_BINS)
-        self.reliability[2] += sign * np.bincount(bins[y == 1], minlength=RELIABILITY_BINS)
-        self.confusion += sign * _table(truth, predicted, (k, k))
-        self.log_loss_sum += sign * fixed_point_sum(log_loss)
-        self.brier_sum += sign * fixed_point_sum(brier)
+        np.add.at(self.reliability[1], bins, times * np.rint(p * SCALE).astype(np.int64))
+        self.reliability[0] += times * np.bincount(bins, minlength=RELIABILITY_BINS)
+        self.reliability[2] += times * np.bincount(bins[y == 1], minlength=RELIABILITY_BINS)
+        self.confusion += times * _table(truth, predicted, (k, k))
+        self.log_loss_sum += times * fixed_point_sum(log_loss)
+        self.brier_sum += times * fixed_point_sum(brier)
+        self.weight_excess += _excess(times) * rows
 
     def merge(self, other: "ClassificationCells") -> None:
         """Adds the rows of other cells, of as many classes, in place."""
@@ -174,11 +178,17 @@ class ClassificationCells:
         self.brier_sum += other.brier_sum
         self.score_counts += other.score_counts
         self.reliability += other.reliability
+        self.weight_excess += other.weight_excess
 
     def copy(self) -> "ClassificationCells":
         """Returns cells of the same content that share nothing."""
         return ClassificationCells(
-            self.confusion.copy(), self.log_loss_sum, self.brier_sum, self.score_counts.copy(), self.reliability.copy()
+            self.confusion.copy(),
+            self.log_loss_sum,
+            self.brier_sum,
+            self.score_counts.copy(),
+            self.reliability.copy(),
+            self.weight_excess,
         )
 
     def __eq__(self, other: object) -> bool:
@@ -197,6 +207,7 @@ class ClassificationCells:
             "brier_sum": _int_bytes(self.brier_sum),
             "score_counts": _int64_bytes(self.score_counts),
             "reliability": _int64_bytes(self.reliability),
+            "weight_excess": _int_bytes(self.weight_excess),
         }
 
     @classmethod
@@ -208,6 +219,7 @@ class ClassificationCells:
             counts[...] = np.frombuffer(record[name], dtype="<i8").reshape(counts.shape)
         cells.log_loss_sum = int.from_bytes(record["log_loss_sum"], "little", signed=True)
         cells.brier_sum = int.from_bytes(record["brier_sum"], "little", signed=True)
+        cells.weight_excess = int.from_bytes(record.get("weight_excess", b""), "little", signed=True)
         return cells
 
 
@@ -233,6 +245,7 @@ class RegressionCells:
         "square_sum",
         "truth_sum",
         "truth_square_sum",
+        "weight_excess",
     )
 
     def __init__(self) -> None:
@@ -243,19 +256,20 @@ class RegressionCells:
         self.square_sum = 0
         self.truth_sum = 0
         self.truth_square_sum = 0
+        self.weight_excess = 0
 
     @classmethod
     def empty(cls) -> Self:
         """Returns cells that hold no row."""
         return cls()
 
-    def add(self, truth: NDArray[np.float64], predicted: NDArray[np.float64], sign: int = 1) -> None:
-        """Sums rows in place; with sign -1 takes back exactly what +1 added.
+    def add(self, truth: NDArray[np.float64], predicted: NDArray[np.float64], times: int = 1) -> None:
+        """Sums rows in place; with times -w takes back exactly what w added.
 
         Args:
             truth: float64, (rows,).
             predicted: float64, (rows,).
-            sign: 1 or -1.
+            times: how often each row counts, its weight; below 0 takes back.
         """
         if predicted.shape != truth.shape:
             raise ValueError(f"expected predicted of shape {truth.shape}, got {predicted.shape}")
@@ -263,13 +277,14 @@ class RegressionCells:
             error = predicted - truth
             usable = np.abs(error) + np.abs(truth) <= _LARGEST
         y, e = truth[usable], error[usable]
-        self.n += sign * len(y)
-        self.unusable += sign * (len(truth) - len(y))
-        self.error_sum += sign * fixed_point_sum(e)
-        self.absolute_sum += sign * fixed_point_sum(np.abs(e))
-        self.square_sum += sign * fixed_point_square_sum(e)
-        self.truth_sum += sign * fixed_point_sum(y)
-        self.truth_square_sum += sign * fixed_point_square_sum(y)
+        self.n += times * len(y)
+        self.unusable += times * (len(truth) - len(y))
+        self.error_sum += times * fixed_point_sum(e)
+        self.absolute_sum += times * fixed_point_sum(np.abs(e))
+        self.square_sum += times * fixed_point_square_sum(e)
+        self.truth_sum += times * fixed_point_sum(y)
+        self.truth_square_sum += times * fixed_point_square_sum(y)
+        self.weight_excess += _excess(times) * len(y)
 
     def merge(self, other: "RegressionCells") -> None:
         """Adds the rows of other cells in place."""
@@ -298,8 +313,13 @@ class RegressionCells:
         """Returns the cells that ``to_record`` made the record of."""
         cells = cls()
         for name in cls._FIELDS:
-            setattr(cells, name, int.from_bytes(record[name], "little", signed=True))
+            setattr(cells, name, int.from_bytes(record.get(name, b""), "little", signed=True))
         return cells
+
+
+def _excess(times: int) -> int:
+    """Returns what a row of weight w adds to Σ(w² - w), or with times -w takes from it."""
+    return times * (abs(times) - 1)
 
 
 def _table(rows: NDArray[np.int64], columns: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.int64]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from river import metrics
 
+from monitor.effective_size import effective_share
 from monitor.performance.auc import area_under_curve
 from monitor.performance.calibration import ReliabilityPoint, calibration
 from monitor.performance.cells import SCALE, ClassificationCells, RegressionCells
@@ -17,7 +18,7 @@ _metrics: Any = metrics
 
 
 class ClassificationMetrics(msgspec.Struct, frozen=True, kw_only=True):
-    """How right a classifier was on ``n`` labelled rows.
+    """How right a classifier was on ``n`` labelled rows, worth ``n_effective`` where the log is a sample.
 
     ``precision``, ``recall`` and ``f1`` are of the second class for a binary task and macro
     averages otherwise. ``auc`` is None for more than two classes and without rows of both; for
@@ -25,6 +26,7 @@ class ClassificationMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     n: int
+    n_effective: float
     accuracy: float
     log_loss: float
     brier: float
@@ -42,12 +44,13 @@ class ClassificationMetrics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RegressionMetrics(msgspec.Struct, frozen=True, kw_only=True):
-    """How right a regression was on ``n`` labelled rows.
+    """How right a regression was on ``n`` labelled rows, worth ``n_effective`` where the log is a sample.
 
     ``bias`` is the mean of predicted - truth; ``r2`` is None when the truth does not vary.
     """
 
     n: int
+    n_effective: float
     unusable: int
     mae: float
     rmse: float
@@ -74,11 +77,13 @@ def classification_metrics(cells: ClassificationCells) -> ClassificationMetrics 
     (0.667, 0.499, 0.163, 1.0, 0.5)
     """
     n = cells.n
-    calibrated = calibration(cells.reliability)
+    share = effective_share(n, cells.weight_excess)
+    calibrated = calibration(cells.reliability, share)
     if n <= 0 or calibrated is None:
         return None
     binary = cells.classes == 2
-    auc = area_under_curve(cells.score_counts[0], cells.score_counts[1]) if binary else None
+    scores = cells.score_counts if share == 1 else cells.score_counts * share
+    auc = area_under_curve(scores[0], scores[1]) if binary else None
     matrix = confusion_matrix(cells.confusion)
     kinds = (
         (_metrics.Precision, _metrics.Recall, _metrics.F1)
@@ -88,6 +93,7 @@ def classification_metrics(cells: ClassificationCells) -> ClassificationMetrics 
     precision, recall, f1 = (float(kind(cm=matrix).get()) for kind in kinds)
     return ClassificationMetrics(
         n=n,
+        n_effective=n * share,
         accuracy=float(_metrics.Accuracy(cm=matrix).get()),
         log_loss=cells.log_loss_sum / SCALE / n,
         brier=cells.brier_sum / SCALE / n,
@@ -146,6 +152,7 @@ def regression_metrics(cells: RegressionCells) -> RegressionMetrics | None:
     spread = Fraction(n * cells.truth_square_sum - cells.truth_sum**2, n)
     return RegressionMetrics(
         n=n,
+        n_effective=n * effective_share(n, cells.weight_excess),
         unusable=cells.unusable,
         mae=cells.absolute_sum / SCALE / n,
         rmse=float(Fraction(cells.square_sum, n * SCALE**2)) ** 0.5,

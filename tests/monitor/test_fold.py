@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from monitor.comparison.paired import PairedCells
 from monitor.fold import ComparisonKey, Delta, Fold, FoldLimits, PaneKey
+from monitor.judge import Interval, judge
 from monitor.pane import Pane
 from monitor.performance.cells import RegressionCells
 from monitor.version_profile import VersionProfile
 from server.contract.histogram import as_numbers
+from tests.monitor.conftest import make_bundle
 
 _LIMITS = FoldLimits(pane_us=60_000_000, grace_us=0, ttl_us=3_600_000_000, max_open=10_000)
 _START_US = 1_767_614_400_000_000  # conftest's beginning, a whole minute
@@ -22,13 +24,16 @@ _START_US = 1_767_614_400_000_000  # conftest's beginning, a whole minute
 
 @pytest.fixture(scope="module")
 def stream(module_events: Any) -> list[tuple[int, bytes]]:
-    """Two versions over five panes: labels late and early, corrections, duplicates, errors and junk."""
+    """Two versions over five panes: labels late and early, corrections, duplicates, weights, hidden columns, junk."""
     random = np.random.default_rng(3)
     found: list[Any] = []
     for number in range(120):
         name, at_s, p = f"r{number}", float(random.uniform(0, 300)), [float(x) for x in random.random(number % 3 + 1)]
-        answer = module_events.answer(name, at_s, p=p)
-        shadow = module_events.answer(name, at_s, p=p[::-1], version="2", role="shadow")
+        kind: dict[str, Any] = {"weight": (1, 1, 4)[number % 3]}
+        if number % 7 == 0:
+            kind |= {"redacted": {"carrier": "hash"}, "inputs_omitted": "masked"}
+        answer = module_events.answer(name, at_s, p=p, **kind)
+        shadow = module_events.answer(name, at_s, p=p[::-1], version="2", role="shadow", **kind)
         labels = [module_events.label(name, [int(x > 0.4) for x in p]), module_events.label(name, 1, row=0)]
         parts = [answer, shadow, labels[0], answer, labels[number % 2]]
         found += [parts[place] for place in random.permutation(len(parts))]
@@ -165,11 +170,11 @@ def test_inputs_that_do_not_fit_are_counted(
 def test_omitted_inputs_and_failed_answers_leave_features_alone(
     events: Any, profile_of: Callable[..., VersionProfile]
 ) -> None:
-    """Masked inputs are no drift, sampled-out ones no type error, and a failed answer is an error only."""
+    """Masked inputs are no drift, cut ones no type error, and a failed answer is an error only."""
     profile = profile_of()
     found = [
         events.answer("a", inputs_omitted="masked"),
-        events.answer("b", inputs_omitted="sampled", **{"inputs": []}),
+        events.answer("b", inputs_omitted="cut", **{"inputs": []}),
         events.answer("c", status=500),
     ]
 
@@ -385,3 +390,93 @@ def test_an_answer_to_a_closed_pane_still_merges(events: Any, profiles: dict[Any
 
     assert delta.counters["late"] == 1
     assert delta.panes[PaneKey("delay", "1", _START_US)].requests == 2
+
+
+_FULL = [
+    {"name": "distance", "shape": [2], "datatype": "FP32", "data": [900.0, 1000.0]},
+    {"name": "wind", "shape": [2], "datatype": "FP32", "data": [None, 3.0]},
+    {"name": "carrier", "shape": [2], "datatype": "BYTES", "data": ["UA", "AA"]},
+]
+_HIDDEN = {
+    "mask": [*_FULL[:1], {**_FULL[1], "data": [None, None]}, {**_FULL[2], "data": [None, None]}],
+    "hash": [*_FULL[:1], {**_FULL[1], "datatype": "BYTES", "data": [None, "0f"]}, {**_FULL[2], "data": ["1e", "2d"]}],
+    "drop": _FULL[:1],
+}
+
+
+@pytest.mark.parametrize("how", _HIDDEN)
+def test_a_hidden_column_is_not_observed(how: str, events: Any, profile_of: Callable[..., VersionProfile]) -> None:
+    """Neither missing nor a new category nor a type error: it is in no histogram, and findings say so."""
+    profile = profile_of()
+    redacted = {"wind": how, "carrier": how, "other": how}
+    answer = events.answer("a", p=[0.2, 0.3], inputs=_HIDDEN[how], redacted=redacted, inputs_omitted="masked", weight=2)
+
+    pane = (
+        Fold({profile.key: profile}, _LIMITS).fold_lines(events.lines([answer])).panes[PaneKey("delay", "1", _START_US)]
+    )
+
+    assert [int(pane.counts[cut].sum()) for cut in profile.slices] == [4, 0, 0, 4]
+    assert (pane.type_errors, pane.rows, pane.hidden) == (0, 4, {"wind": 4, "carrier": 4})
+    assert pane.weight_excess.tolist() == [4, 0, 0, 4]
+    found = judge(pane, profile, Interval(start_us=0, end_us=1, closed=True, matured=True), 0.5, 0.0)
+    assert [(each.name, each.observed, each.hidden) for each in found.features] == [
+        ("distance", True, 0),
+        ("wind", False, 4),
+        ("carrier", False, 4),
+    ]
+    assert [(each.drift.drifted, each.quality.issues) for each in found.features[1:]] == [(False, [])] * 2
+    # Once some rows tell it again, it is observed by those.
+    told = events.answer("b", p=[0.2, 0.3], inputs=_FULL)
+    again = (
+        Fold({profile.key: profile}, _LIMITS)
+        .fold_lines(events.lines([answer, told]))
+        .panes[PaneKey("delay", "1", _START_US)]
+    )
+    found = judge(again, profile, Interval(start_us=0, end_us=1, closed=True, matured=True), 0.5, 0.0)
+    assert [(each.observed, each.hidden, each.drift.n) for each in found.features] == [
+        (True, 0, 6),
+        (True, 4, 2),
+        (True, 4, 2),
+    ]
+
+
+def test_a_matrix_with_hidden_columns_is_read_by_name(events: Any, profile_of: Callable[..., VersionProfile]) -> None:
+    """The server tells such a matrix column by column; one that is whole comes as it always did."""
+    profile = profile_of(layout="matrix", categorical=False)
+    kept = [{"name": "distance", "shape": [2, 1], "datatype": "FP32", "data": [1.0, 3.0]}]
+    whole = [{"name": "rows", "shape": [2, 2], "datatype": "FP32", "data": [1, 2, 3, None]}]
+    found = [
+        events.answer("a", p=[0.2, 0.3], inputs=kept, redacted={"wind": "drop"}, inputs_omitted="masked"),
+        events.answer("b", p=[0.2, 0.3], inputs=whole),
+        events.answer("c", p=[0.2], inputs=[], redacted={"wind": "drop", "distance": "drop"}, inputs_omitted="masked"),
+    ]
+
+    pane = Fold({profile.key: profile}, _LIMITS).fold_lines(events.lines(found)).panes[PaneKey("delay", "1", _START_US)]
+
+    assert [int(pane.counts[cut].sum()) for cut in profile.slices] == [4, 2, 5]
+    assert (pane.type_errors, pane.hidden) == (0, {"distance": 1, "wind": 3})
+    assert (2 * profile.features[0].bins.count(np.array([1.0, 3.0]))).tolist() == pane.counts[
+        profile.slices[0]
+    ].tolist()
+
+
+def test_an_empty_string_is_missing_where_values_may_be(events: Any) -> None:
+    """Binary and rows have no other form for a missing string; where none may be missing it is a new category."""
+    inputs = [*_FULL[:2], {**_FULL[2], "data": ["", "UA"]}]
+    counts = []
+    for nullable in (True, False):
+        manifest, baseline = make_bundle()
+        columns = [
+            *manifest.signature.columns[:2],
+            msgspec.structs.replace(manifest.signature.columns[2], nullable=nullable),
+        ]
+        signature = msgspec.structs.replace(manifest.signature, columns=columns)
+        profile = VersionProfile(msgspec.structs.replace(manifest, signature=signature), baseline)
+        pane = (
+            Fold({profile.key: profile}, _LIMITS)
+            .fold_lines(events.lines([events.answer("a", p=[0.2, 0.3], inputs=inputs)]))
+            .panes[PaneKey("delay", "1", _START_US)]
+        )
+        counts.append(pane.counts[profile.slices[2]].tolist())
+
+    assert counts == [[0, 0, 1, 0, 1], [0, 0, 1, 1, 0]]

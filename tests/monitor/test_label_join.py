@@ -1,11 +1,13 @@
 from collections import Counter
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from monitor.label_join import LabelJoin, Match, Meeting, WaitingAnswer
+from server.contract.sampling import in_sample
 
 _TTL_US = 1_000
 
@@ -169,3 +171,36 @@ def test_a_number_beyond_64_bits_is_no_truth(value: int) -> None:
     meetings = join.add_label("r", 0, "l1", [(0, value)])
 
     assert [float("inf")] == [meeting.value for meeting in meetings or []]
+
+
+def test_labels_of_requests_that_the_sample_leaves_out_are_no_loss() -> None:
+    """Which they are is told by the hash, in the largest sample that was in force when the label came."""
+    join = _join()
+    kept = [name for name in map(str, range(40)) if in_sample(name, 4)]
+    for name in ("a", "b"):
+        answer = _answer(name)
+        answer.weight = 4 if name == "a" else 1
+        join.add_answer(name, 0, answer)
+    for name in map(str, range(40)):
+        join.add_label(name, 10, f"l{name}", [(0, 1)])
+    reopened = _join(requests=[(name, record) for name in join.changed if (record := join.record(name)) is not None])
+    for each in (join, reopened):
+        each.add_label("late", _TTL_US, "l", [(0, 1), (1, 0)])
+        each.expire(2 * _TTL_US)
+        each.add_label("lost", 2 * _TTL_US, "l", [(0, 1)])  # nothing of a sample is open any more
+        each.expire(4 * _TTL_US)
+
+    late = 0 if in_sample("late", 4) else 2
+    expected = {"expired": 2, "orphan_labels": len(kept) + 2 - late + 1, "sampled_out_labels": 40 - len(kept) + late}
+    assert 0 < len(kept) < 40
+    assert +join.counters == +reopened.counters == Counter(expected)
+
+
+def test_records_of_an_earlier_monitor_are_read() -> None:
+    """Open requests that were saved before there were weights stand for one request each."""
+    old = msgspec.msgpack.encode([5, [["m", "1", True, 0, 1, [1], [0.2, 0.8], ["a1"]]], {}])
+    join = _join(requests=[("r", old)])
+
+    (meeting,) = join.add_label("r", 6, "l", [(0, 1)]) or []
+
+    assert meeting.answer.weight == 1  # type: ignore[union-attr]

@@ -106,10 +106,10 @@ def test_taking_back_leaves_nothing(kind: Kind, seed: int, sizes: tuple[int, ...
     (kept, wrong, _), whole = draw(kind, seed, sizes)
     cells = cells_of(kind, wrong, kept)
 
-    cells.add(*wrong, sign=-1)
+    cells.add(*wrong, times=-1)
 
     assert cells == cells_of(kind, kept)
-    cells.add(*whole, sign=-1)
+    cells.add(*whole, times=-1)
     cells.add(*whole)
     assert cells == cells_of(kind, kept)
 
@@ -120,7 +120,7 @@ def test_record_keeps_everything(kind: Kind, seed: int, sizes: tuple[int, ...]) 
     """Cells survive their record going through MessagePack, also when sums are negative or beyond 64 bits."""
     cells = cells_of(kind, draw(kind, seed, sizes)[1])
     back = kind.empty()
-    back.add(*draw(kind, seed + 1, sizes)[1], sign=-1)
+    back.add(*draw(kind, seed + 1, sizes)[1], times=-1)
     cells.merge(back)
 
     record = msgspec.msgpack.decode(msgspec.msgpack.encode(cells.to_record()))
