@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -18,6 +19,7 @@ from server.contract.events import (
     encode_event,
     source_of,
 )
+from tests.server.contract.old_reader import BLOB, SOURCE, blob_of, load
 
 GOLDEN = Path(__file__).parent / "golden"
 KINDS = {
@@ -88,6 +90,8 @@ def test_members_that_are_missing_have_their_defaults() -> None:
         outputs=msgspec.UNSET,
         inputs_omitted=None,
         fallback=None,
+        redacted={},
+        weight=1,
     )
     assert isinstance(label, Labelled)
     assert label.data == Label(label=None, row=None, reward=None, model=None)
@@ -142,3 +146,64 @@ def test_what_is_no_event_is_refused(line: bytes) -> None:
     """Not JSON, an unknown type, a time without an offset, another CloudEvents version, a wrong member."""
     with pytest.raises(msgspec.DecodeError):
         decode_event(line)
+
+
+NEWER = {
+    "prediction-redacted": Prediction,
+    "prediction-sampled": Prediction,
+    "shadow-redacted-sampled": Shadow,
+}
+OLD: Any = load()
+
+
+def test_the_old_reader_is_the_one_that_was() -> None:
+    """What stands in for an earlier version is its very file."""
+    assert blob_of(SOURCE.read_bytes()) == BLOB
+
+
+@pytest.mark.parametrize("name", NEWER)
+def test_golden_events_with_the_newer_members(name: str) -> None:
+    """Events that say what they hide and what they stand for, as they are written today."""
+    line = (GOLDEN / f"{name}.v1.json").read_bytes().strip()
+
+    event = decode_event(line)
+
+    assert type(event) is NEWER[name]
+    assert encode_event(event) == line
+    assert isinstance(event, Prediction | Shadow)
+    assert (bool(event.data.redacted), event.data.weight) == ("redacted" in name, 10 if "sampled" in name else 1)
+
+
+@pytest.mark.parametrize("name", [*KINDS, *NEWER])
+def test_an_old_monitor_reads_new_events(name: str) -> None:
+    """All members that it knows arrive, and it passes the inputs over where columns are hidden.
+
+    An earlier monitor leaves the features of any event alone that has ``inputs_omitted``, so it takes nulls and
+    hashes neither for missing values nor for drift. It counts an event of a sample once.
+    """
+    line = (GOLDEN / f"{name}.v1.json").read_bytes().strip()
+
+    old, new = OLD.decode_event(line), decode_event(line)
+
+    assert type(old).__name__ == type(new).__name__
+    known = msgspec.json.decode(OLD.encode_event(old))
+    everything = msgspec.json.decode(line)
+    added = {"redacted", "weight"} & set(everything["data"])
+    for member in added:
+        del everything["data"][member]
+    assert known == everything
+    assert added or name in KINDS
+    if isinstance(new, Prediction | Shadow) and new.data.redacted:
+        assert old.data.inputs_omitted == "masked"
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_new_monitor_reads_old_events(name: str) -> None:
+    """What an earlier server writes is read with the newer members at their defaults."""
+    line = OLD.encode_event(OLD.decode_event((GOLDEN / f"{name}.v1.json").read_bytes().strip()))
+
+    event = decode_event(line)
+
+    assert encode_event(event) == line
+    if isinstance(event, Prediction | Shadow):
+        assert (event.data.redacted, event.data.weight) == ({}, 1)
