@@ -5,6 +5,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
+from functools import partial
 from typing import Self
 
 import uvicorn
@@ -19,7 +20,8 @@ from monitor.findings import Findings
 from monitor.history import History
 from monitor.settings import MonitorSettings
 from monitor.sources.bundles import BundleFolder
-from monitor.sources.outbox import open_outbox
+from monitor.sources.outbox import OutboxLog
+from monitor.sources.source import Source
 from monitor.state_store import StateStore
 
 _BACKLOG = 128
@@ -45,7 +47,7 @@ class Monitor:
             self.bundles = BundleFolder(settings.models)
             self.bundles.load_all()
             self.history = History(store, settings.pane.in_memory)
-            self.consumer = Consumer(settings, self.bundles, store, self.history, lambda: open_outbox(settings.outbox))
+            self.consumer = Consumer(settings, self.bundles, store, self.history, partial(_open_log, settings))
             self.findings = Findings(self.history, self.bundles.profiles, settings)
             self.exporter = Exporter(self.consumer, self.findings)
             self.consumer.prepare()
@@ -122,6 +124,15 @@ def run(settings: MonitorSettings, announce: Callable[[str], None]) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: None)
         _Server(config, lambda: announce(url)).run(sockets=[listening])
+
+
+def _open_log(settings: MonitorSettings, wake: Callable[[], None]) -> Source:
+    if settings.kafka.bootstrap_servers is None:
+        return OutboxLog(settings.outbox)
+    # Local, because Kafka's client is an extra.
+    from monitor.sources.kafka import KafkaLog
+
+    return KafkaLog(settings.kafka, settings.batch_events, wake)
 
 
 def _listen(host: str, port: int) -> socket.socket:

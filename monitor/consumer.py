@@ -4,44 +4,74 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from monitor.errors import MonitorError, SourceBusyError, SourceError
-from monitor.fold import DeadLetter, Fold, FoldLimits, read_events, versions_in
+from monitor.fold import FoldLimits, read_events, versions_in
 from monitor.history import History
+from monitor.partition import Partition
 from monitor.settings import MonitorSettings
 from monitor.sources.bundles import BundleFolder
-from monitor.sources.source import Batch, Source
-from monitor.state_store import Changes, StateStore
+from monitor.sources.source import Assigned, Delivery, Message, Revoked, Source, Stopped
+from monitor.state_store import Log, Position, StateStore
 from monitor.version_profile import VersionKey
+from monitor.watermark import Clock
 
 _logger = logging.getLogger(__name__)
 
 _STOP_S = 10.0
-_KEPT_BYTES = 256 * 1024
+
+
+class Place(NamedTuple):
+    """How far a partition has been read. ``end`` is None while it is not known."""
+
+    offset: int
+    end: int | None
+
+    @property
+    def lag(self) -> int:
+        """Events that are not read yet, as far as known."""
+        return 0 if self.end is None else max(0, self.end - self.offset)
 
 
 class Progress(NamedTuple):
-    """How far the log has been read. ``log_id`` and ``end`` are None while there is no log."""
+    """How far the log has been read: the partitions that are read here.
+
+    ``log_id`` is None while there is no log; ``waiting`` says what is waited for; ``rebalances`` how often the
+    partitions were shared out anew, ``rebuilt`` how often the connection was made anew.
+    """
 
     log_id: str | None
-    offset: int
-    end: int | None
+    places: Mapping[int, Place]
     lag_s: float
+    waiting: str | None = None
+    rebalances: int = 0
+    rebuilt: int = 0
+
+    @property
+    def offset(self) -> int:
+        """Events read, of all partitions."""
+        return sum(place.offset for place in self.places.values())
+
+    @property
+    def end(self) -> int | None:
+        """Events there are, of all partitions; None while that is not known."""
+        ends = [place.end for place in self.places.values()]
+        return sum(end for end in ends if end is not None) if ends and None not in ends else None
 
 
 class Consumer:
     """The consume loop, in a thread of its own: folding is work for the processor, not for an event loop.
 
-    ``failure`` is None while all is well, and a sentence once the loop has died.
+    ``failure`` is None while all is well, and a sentence once the loop has died or a partition stands still.
 
     Args:
         settings: lengths and limits.
         bundles: the known versions.
         store: the state file.
         history: the panes, which this thread alone adds to.
-        open_source: returns the log, or None while there is none.
+        open_source: returns the log; it is given what to call, from any thread, when there is something to read.
 
     Raises:
         SourceError: from ``prepare``.
@@ -53,28 +83,30 @@ class Consumer:
         bundles: BundleFolder,
         store: StateStore,
         history: History,
-        open_source: Callable[[], Source | None],
+        open_source: Callable[[Callable[[], None]], Source],
     ) -> None:
         self._settings = settings
         self._bundles = bundles
         self._store = store
         self._history = history
-        self._open_source = open_source
-        self._source: Source | None = None
-        self._position = store.position()
-        self._digests = {key: digest for key, (digest, _) in store.totals().items()}
-        self._fold = Fold(bundles.profiles, fold_limits(settings), store.requests(), self._position.watermark_us)
-        self._counters = store.counters()
-        self._dead_letters: list[DeadLetter] = []
-        self._uncommitted_events = 0
+        self._log = store.log()
+        self._positions = store.positions()
+        self._saved_counters = store.counters()
+        self._digests = {key: digest for (_, key), (digest, _) in store.totals().items()}
+        self._partitions: dict[int, Partition] = {}
+        self._stopped: dict[int, str] = {}
+        self._ends: Mapping[int, int] = {}
+        self._rebalances = 0
         self._committed_at = self._caught_up_at = time.monotonic()
-        self._progress = Progress(self._position.log_id, self._position.offset, None, 0.0)
-        self._published = Counter(self._counters)
-        self._published["open_requests"] = len(self._fold.join)
-        self._waiting = False
-        self._stop = threading.Event()
+        places = {number: Place(position.offset, None) for number, position in self._positions.items()}
+        self._progress = Progress(self._log.log_id, places, 0.0)
+        self._published = self._count()
+        self._waiting: str | None = None
+        self._wake = threading.Event()
+        self._stopping = False
+        self._source = open_source(self._wake.set)
         self._thread = threading.Thread(target=self._run, name="tiltyard-consumer", daemon=True)
-        self.failure: str | None = None
+        self._failure: str | None = None
         for key in list(bundles.profiles):
             self._admit(key)
 
@@ -84,29 +116,11 @@ class Consumer:
         Raises:
             SourceError: it cannot be used, or is not the log the state belongs to.
         """
-        source = self._open_source()
-        if source is None:
-            return
         try:
-            if self._position.log_id not in (None, source.log_id):
-                raise SourceError(
-                    f"{self._settings.state_file} belongs to log {self._position.log_id}, but {self._settings.outbox} "
-                    f"is log {source.log_id}: give the outbox it belongs to, or start anew with another --state"
-                )
-            end = source.bounds().end
-            if end < self._position.offset:
-                raise SourceError(
-                    f"{self._settings.outbox} ends at offset {end}, but {self._settings.state_file} has read "
-                    f"{self._position.offset} events of it: it is an older copy"
-                )
+            self._step()
         except BaseException:
-            source.close()
+            self._source.close()
             raise
-        self._source = source
-        self._waiting = False
-        self._position = self._position._replace(log_id=source.log_id)
-        self._progress = Progress(source.log_id, self._position.offset, end, 0.0)
-        _logger.info("reading %s from offset %d of %d", self._settings.outbox, self._position.offset, end)
 
     def start(self) -> None:
         """Starts the thread."""
@@ -114,8 +128,19 @@ class Consumer:
 
     def stop(self) -> None:
         """Ends the thread after the batch it is at; everything folded is committed."""
-        self._stop.set()
+        self._stopping = True
+        self._wake.set()
+        if self._thread.ident is None:
+            self._source.close()
+            return
         self._thread.join(_STOP_S)
+
+    @property
+    def failure(self) -> str | None:
+        """Why the loop has died, or what partition stands still; None while all is well."""
+        if self._failure is None and self._stopped:
+            return "; ".join(self._stopped.values())
+        return self._failure
 
     @property
     def progress(self) -> Progress:
@@ -129,98 +154,176 @@ class Consumer:
 
     def _run(self) -> None:
         try:
-            while not self._stop.is_set():
+            while not self._stopping:
+                self._wake.clear()
                 if not self._step():
-                    self._stop.wait(self._settings.poll_s)
+                    self._wake.wait(self._settings.poll_s)
             self._commit()
         except MonitorError as error:
-            self.failure = str(error)
+            self._failure = str(error)
             _logger.error("the monitor stands still: %s", error)
         except Exception as error:
-            self.failure = f"internal error: {type(error).__name__}: {error}"
+            self._failure = f"internal error: {type(error).__name__}: {error}"
             _logger.exception("the monitor stands still")
         finally:
-            if self._source is not None:
-                self._source.close()
+            self._source.close()
 
     def _step(self) -> bool:
-        """Reads and folds one batch; returns whether there was anything."""
-        if self._source is None:
-            self.prepare()
-        if self._source is None:
-            if not self._waiting:
-                _logger.info("waiting for the outbox: %s is not there yet", self._settings.outbox)
-            self._waiting = True
-            return False
+        """Takes in what the source has; returns whether there was anything."""
         try:
-            batch = self._source.read(self._position.offset, self._settings.batch_events)
-            end = self._source.bounds().end
+            message = self._source.next(self._settings.batch_events)
+            if message is not None:
+                self._heed(message)
+            self._ends = self._source.ends()
         except SourceBusyError as error:
             _logger.warning("%s, trying again", error)
             return False
-        found = batch.next_offset != self._position.offset
-        if found:
-            self._take_in(batch)
-        now = time.monotonic()
-        if self._position.offset >= end:
-            self._caught_up_at = now
-        self._progress = Progress(self._source.log_id, self._position.offset, end, now - self._caught_up_at)
-        if self._uncommitted_events >= self._settings.batch_events or (
-            self._uncommitted_events and now - self._committed_at >= self._settings.commit_s
+        self._look()
+        uncommitted = sum(partition.uncommitted_events for partition in self._partitions.values())
+        if uncommitted >= self._settings.batch_events or (
+            uncommitted and time.monotonic() - self._committed_at >= self._settings.commit_s
         ):
             self._commit()
-        return found
+        return message is not None
 
-    def _take_in(self, batch: Batch) -> None:
-        events, refused = read_events(batch.lines)
+    def _heed(self, message: Message) -> None:
+        if isinstance(message, Delivery):
+            partition = self._partitions.get(message.partition)
+            if partition is not None:
+                self._take_in(partition, message)
+        elif isinstance(message, Assigned):
+            self._assign(message)
+        elif isinstance(message, Revoked):
+            self._commit()
+            self._source.given_up()
+        elif isinstance(message, Stopped):
+            _logger.error("partition %d stands still: %s", message.partition, message.reason)
+            self._stopped[message.partition] = message.reason
+
+    def _assign(self, message: Assigned) -> None:
+        """Begins to read the partitions that are this monitor's, each from where its state stands."""
+        self._check(message)
+        self._log = Log(message.log_id, message.of)
+        self._rebalances += 1
+        self._stopped.clear()
+        ends = self._source.ends()
+        kept = {number: self._partitions[number] for number in message.partitions if number in self._partitions}
+        for number, partition in self._partitions.items():
+            self._positions[number] = partition.position
+            self._saved_counters[number] = partition.counters
+        limits = fold_limits(self._settings, message.of)
+        for number in message.partitions:
+            if number not in kept:
+                kept[number] = Partition(
+                    number,
+                    self._bundles.profiles,
+                    limits,
+                    self._positions.get(number, Position(0, None)),
+                    self._store.requests(number),
+                    self._saved_counters.get(number, {}),
+                )
+            position = kept[number].position
+            if ends.get(number, position.offset) < position.offset:
+                raise SourceError(
+                    f"{self._settings.outbox} ends at offset {ends[number]}, but {self._settings.state_file} has read "
+                    f"{position.offset} events of it: it is an older copy"
+                )
+            self._source.seek(number, position.offset, position.mark)
+        self._partitions = kept
+        _logger.info(
+            "reading %s: %s",
+            message.log_id,
+            ", ".join(f"partition {number} from {kept[number].position.offset}" for number in message.partitions)
+            or "no partition, there are more monitors than partitions",
+        )
+
+    def _check(self, message: Assigned) -> None:
+        if self._log.log_id not in (None, message.log_id):
+            raise SourceError(
+                f"{self._settings.state_file} belongs to log {self._log.log_id}, but {self._settings.log_name} "
+                f"is log {message.log_id}: give the log it belongs to, or start anew with another --state"
+            )
+        if self._log.partitions not in (None, message.of):
+            raise SourceError(
+                f"{self._settings.state_file} is of {self._log.partitions} partitions, but {self._settings.log_name} "
+                f"has {message.of}: requests would be torn apart; start anew with another --state"
+            )
+
+    def _take_in(self, partition: Partition, delivery: Delivery) -> None:
+        events, refused = read_events(delivery.batch.lines)
         for key in versions_in(events) - self._bundles.profiles.keys():
             if self._bundles.load(key) is not None:
                 self._admit(key)
-        refused += [DeadLetter(part.offset, part.reason, part.detail, part.payload) for part in batch.refused]
-        if batch.gap_events:
+        if delivery.batch.gap_events:
             _logger.warning(
-                "%d events were trimmed from the log before offset %d was read", batch.gap_events, batch.next_offset
+                "%d events were trimmed from partition %d of the log before offset %d was read",
+                delivery.batch.gap_events,
+                partition.number,
+                delivery.batch.next_offset,
             )
-        delta = self._fold.fold(events, refused)
+        delta = partition.take_in(delivery, events, refused)
         if delta.dead_letters:
             first = delta.dead_letters[0]
             _logger.warning(
-                "kept %d entries of the log aside; the first at offset %d, %s: %s",
+                "kept %d entries of the log aside; the first at offset %d of partition %d, %s: %s",
                 len(delta.dead_letters),
                 first.offset,
+                partition.number,
                 first.reason,
                 first.detail,
             )
-        self._history.add(delta, self._fold.watermark_us)
-        self._counters.update(delta.counters)
-        self._counters["gap_events"] += batch.gap_events
-        self._dead_letters += (_cut(letter) for letter in delta.dead_letters)
-        self._uncommitted_events += batch.next_offset - self._position.offset
-        self._position = self._position._replace(offset=batch.next_offset, watermark_us=self._fold.watermark_us)
-        published = Counter(self._counters)
-        published["open_requests"] = len(self._fold.join)
-        self._published = published
+        self._history.add(partition.number, delta)
+
+    def _look(self) -> None:
+        """Notes how far everything is, for readers."""
+        waiting = self._source.waiting
+        if waiting is not None and waiting != self._waiting:
+            _logger.info("%s (%s)", waiting, self._settings.log_name)
+        self._waiting = waiting
+        now = time.monotonic()
+        if self._partitions:
+            for number, partition in self._partitions.items():
+                at_end = partition.position.offset >= self._ends.get(number, partition.position.offset + 1)
+                partition.position = partition.position._replace(at_end=at_end)
+            self._history.tell_time(
+                {
+                    number: Clock(partition.position.watermark_us, partition.position.at_end)
+                    for number, partition in self._partitions.items()
+                }
+            )
+            if all(partition.position.at_end for partition in self._partitions.values()):
+                self._caught_up_at = now
+        places = self._progress.places
+        if self._log.log_id is not None and (self._partitions or self._rebalances):
+            places = {
+                number: Place(partition.position.offset, self._ends.get(number))
+                for number, partition in sorted(self._partitions.items())
+            }
+        self._progress = Progress(
+            self._log.log_id, places, now - self._caught_up_at, waiting, self._rebalances, self._source.rebuilt
+        )
+        self._published = self._count()
+
+    def _count(self) -> Counter[str]:
+        counters: Counter[str] = Counter()
+        for number in {*self._saved_counters, *self._partitions}:
+            partition = self._partitions.get(number)
+            counters.update(self._saved_counters[number] if partition is None else partition.counters)
+        counters["open_requests"] = sum(partition.open_requests for partition in self._partitions.values())
+        return counters
 
     def _commit(self) -> None:
-        if not self._uncommitted_events:
+        changed = [partition for partition in self._partitions.values() if partition.uncommitted_events]
+        if not changed:
             return
-        unsaved = self._history.unsaved()
-        join = self._fold.join
         self._store.commit(
-            Changes(
-                position=self._position,
-                panes=unsaved.panes,
-                totals={key: (self._digests[key], pane) for key, pane in unsaved.totals.items()},
-                comparisons=unsaved.comparisons,
-                requests=[(name, join.record(name)) for name in join.changed],
-                counters=self._counters,
-                dead_letters=self._dead_letters,
-            )
+            self._log,
+            [partition.changes(self._history.unsaved(partition.number), self._digests) for partition in changed],
         )
         self._history.saved()
-        join.changed.clear()
-        self._dead_letters.clear()
-        self._uncommitted_events = 0
+        for partition in changed:
+            partition.committed()
+        self._source.committed((partition.number, partition.position.offset) for partition in changed)
         self._committed_at = time.monotonic()
 
     def _admit(self, key: VersionKey) -> None:
@@ -235,18 +338,11 @@ class Consumer:
             )
 
 
-def fold_limits(settings: MonitorSettings) -> FoldLimits:
-    """Returns the fold's limits, in microseconds."""
+def fold_limits(settings: MonitorSettings, partitions: int = 1) -> FoldLimits:
+    """Returns the limits of one partition's fold, in microseconds; partitions share what may be open evenly."""
     return FoldLimits(
         pane_us=round(settings.pane.length_s * 1e6),
         grace_us=round(settings.pane.grace_s * 1e6),
         ttl_us=round(settings.join.ttl_s * 1e6),
-        max_open=settings.join.max_open,
+        max_open=max(1, settings.join.max_open // partitions),
     )
-
-
-def _cut(letter: DeadLetter) -> DeadLetter:
-    if len(letter.payload) <= _KEPT_BYTES:
-        return letter
-    detail = f"{letter.detail} (the first {_KEPT_BYTES} of {len(letter.payload)} bytes are kept)"
-    return letter._replace(detail=detail, payload=letter.payload[:_KEPT_BYTES])

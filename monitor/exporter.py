@@ -108,9 +108,22 @@ class Exporter:
             yield CounterMetricFamily(f"tiltyard_monitor_{name}", text, value=counters[name])
         yield _gauge("tiltyard_monitor_up", "1 while the log is being read.", self._consumer.failure is None)
         yield _gauge("tiltyard_monitor_open_requests", "Requests that wait.", counters["open_requests"])
-        lag = 0 if progress.end is None else max(0, progress.end - progress.offset)
-        yield _gauge("tiltyard_monitor_lag_events", "Events in the log that are not read yet.", lag)
+        lag = _family("tiltyard_monitor_lag_events", "Events in the log that are not read yet.", ("partition",))
+        for number, place in progress.places.items():
+            lag.add_metric([str(number)], place.lag)
+        yield lag
         yield _gauge("tiltyard_monitor_lag_seconds", "Time since everything in the log was read.", progress.lag_s)
+        reached = progress.log_id is not None and progress.waiting is None
+        yield _gauge("tiltyard_monitor_connected", "1 while the log can be reached.", reached)
+        yield _gauge("tiltyard_monitor_partitions", "Partitions of the log that are read here.", len(progress.places))
+        yield CounterMetricFamily(
+            "tiltyard_monitor_rebalances", "Times the log's partitions were shared out anew.", value=progress.rebalances
+        )
+        yield CounterMetricFamily(
+            "tiltyard_monitor_watchdog_restarts",
+            "Times the connection was made anew because nothing came although there was something.",
+            value=progress.rebuilt,
+        )
 
     def _of_comparisons(self, models: set[str]) -> Iterator[Metric]:
         found = [(model, pair) for model in sorted(models) for pair in self._findings.comparisons(model)]

@@ -1,8 +1,12 @@
-"""Every pane there has been: the recent ones in memory, the others in the state file."""
+"""Every pane there has been: the recent ones in memory, the others in the state file.
+
+A pane is kept by partition of the log, as it is folded, and is the sum over the partitions for whoever reads it.
+"""
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -11,6 +15,7 @@ from monitor.fold import ComparisonKey, Delta, PaneKey
 from monitor.pane import Pane
 from monitor.state_store import StateStore
 from monitor.version_profile import VersionKey
+from monitor.watermark import Clock, watermark
 
 
 class PairsKey(NamedTuple):
@@ -22,7 +27,7 @@ class PairsKey(NamedTuple):
 
 
 class Unsaved(NamedTuple):
-    """What differs from the state file."""
+    """What of one partition differs from the state file."""
 
     panes: dict[PaneKey, Pane]
     totals: dict[VersionKey, Pane]
@@ -43,50 +48,75 @@ class History:
         self._store = store
         self._in_memory = in_memory
         self._mutex = threading.Lock()
-        self._panes: OrderedDict[PaneKey, Pane] = OrderedDict()
-        self._unsaved: set[PaneKey] = set()
-        self._unsaved_pairs: set[ComparisonKey] = set()
+        self._panes: OrderedDict[tuple[int, PaneKey], Pane] = OrderedDict()
+        self._unsaved: dict[int, set[PaneKey]] = {}
+        self._unsaved_totals: dict[int, set[VersionKey]] = {}
+        self._unsaved_pairs: dict[int, set[ComparisonKey]] = {}
         # How often each pane was added to since the start of this process.
         self._revisions: dict[VersionKey, dict[int, int]] = {}
-        for key in store.pane_keys():
-            self._revisions.setdefault(VersionKey(key.model, key.version), {})[key.start_us] = 0
-        self._totals = {key: pane for key, (_, pane) in store.totals().items()}
-        self._unsaved_totals: set[VersionKey] = set()
-        self._watermark_us = store.position().watermark_us
-        self._pairs: dict[PairsKey, dict[int, PairedCells]] = {}
-        for pair, cells in store.comparisons().items():
-            self._pairs.setdefault(PairsKey(*pair[:3]), {})[pair.start_us] = cells
+        # Which partitions have a pane, a bit for each: there may be a pane for every minute of a year.
+        self._holders: dict[VersionKey, dict[int, int]] = {}
+        for partition, key in store.pane_keys():
+            version = VersionKey(key.model, key.version)
+            self._revisions.setdefault(version, {})[key.start_us] = 0
+            self._hold(partition, version, key.start_us)
+        self._totals: dict[VersionKey, dict[int, Pane]] = {}
+        for (partition, version), (_, pane) in store.totals().items():
+            self._totals.setdefault(version, {})[partition] = pane
+        self._pairs: dict[PairsKey, dict[int, dict[int, PairedCells]]] = {}
+        for (partition, pair), cells in store.comparisons().items():
+            self._cells_of(pair)[partition] = cells
+        self._clocks = {
+            partition: Clock(position.watermark_us, position.at_end)
+            for partition, position in store.positions().items()
+        }
+        self._watermark_us = watermark(self._clocks.values())
 
-    def add(self, delta: Delta, watermark_us: int | None) -> None:
-        """Merges what a batch of events adds, and moves the watermark to where the batch put it."""
+    def add(self, partition: int, delta: Delta) -> None:
+        """Merges what a batch of events of a partition adds."""
         # Old panes are fetched before the readers are shut out.
-        old = {key: self.pane(key) for key in delta.panes}
+        old = {key: self._part(partition, key) for key in delta.panes}
         with self._mutex:
-            self._watermark_us = watermark_us
+            unsaved = self._unsaved.setdefault(partition, set())
+            unsaved_totals = self._unsaved_totals.setdefault(partition, set())
+            unsaved_pairs = self._unsaved_pairs.setdefault(partition, set())
             for key, pane in delta.panes.items():
                 version = VersionKey(key.model, key.version)
-                self._panes[key] = old[key].merge(pane)
-                self._panes.move_to_end(key)
-                self._unsaved.add(key)
+                self._panes[partition, key] = old[key].merge(pane)
+                self._panes.move_to_end((partition, key))
+                unsaved.add(key)
                 revisions = self._revisions.setdefault(version, {})
                 revisions[key.start_us] = revisions.get(key.start_us, 0) + 1
-                self._totals[version] = self._totals.get(version, Pane.empty()).merge(pane)
-                self._unsaved_totals.add(version)
+                self._hold(partition, version, key.start_us)
+                totals = self._totals.setdefault(version, {})
+                totals[partition] = totals.get(partition, Pane.empty()).merge(pane)
+                unsaved_totals.add(version)
             for pair, cells in delta.comparisons.items():
-                panes = self._pairs.setdefault(PairsKey(*pair[:3]), {})
+                parts = self._cells_of(pair)
                 merged = cells.copy()
-                if pair.start_us in panes:
-                    merged.merge(panes[pair.start_us])
-                panes[pair.start_us] = merged
-                self._unsaved_pairs.add(pair)
+                if partition in parts:
+                    merged.merge(parts[partition])
+                parts[partition] = merged
+                unsaved_pairs.add(pair)
 
-    def unsaved(self) -> Unsaved:
-        """Returns what is to be saved."""
+    def tell_time(self, clocks: Mapping[int, Clock]) -> None:
+        """Moves the clocks of some partitions, and the watermark with them, which never goes back."""
+        with self._mutex:
+            self._clocks.update(clocks)
+            reached = watermark(self._clocks.values())
+            if self._watermark_us is None or (reached is not None and reached > self._watermark_us):
+                self._watermark_us = reached
+
+    def unsaved(self, partition: int) -> Unsaved:
+        """Returns what of a partition is to be saved."""
         with self._mutex:
             return Unsaved(
-                {key: self._panes[key] for key in self._unsaved},
-                {key: self._totals[key] for key in self._unsaved_totals},
-                {key: self._pairs[PairsKey(*key[:3])][key.start_us] for key in self._unsaved_pairs},
+                {key: self._panes[partition, key] for key in self._unsaved.get(partition, ())},
+                {key: self._totals[key][partition] for key in self._unsaved_totals.get(partition, ())},
+                {
+                    key: self._pairs[PairsKey(*key[:3])][key.start_us][partition]
+                    for key in self._unsaved_pairs.get(partition, ())
+                },
             )
 
     def saved(self) -> None:
@@ -100,12 +130,10 @@ class History:
 
     def pane(self, key: PaneKey) -> Pane:
         """Returns a pane, from the state file if it is not in memory; an empty one if there is none."""
-        version = VersionKey(key.model, key.version)
         with self._mutex:
-            found = self._panes.get(key)
-            if found is not None or key.start_us not in self._revisions.get(version, ()):
-                return found or Pane.empty()
-        return self._store.pane(key)
+            holders = self._holders.get(VersionKey(key.model, key.version), {}).get(key.start_us, 0)
+        parts = [self._part(partition, key) for partition in _bits(holders)]
+        return reduce(Pane.merge, parts) if parts else Pane.empty()
 
     def versions(self) -> list[VersionKey]:
         """Returns the versions that have answered."""
@@ -114,7 +142,7 @@ class History:
 
     @property
     def watermark_us(self) -> int | None:
-        """The highest event time of the predictions in these panes."""
+        """The event time that all partitions have reached, by the predictions in these panes."""
         with self._mutex:
             return self._watermark_us
 
@@ -126,13 +154,47 @@ class History:
     def total(self, version: VersionKey) -> Pane:
         """Returns the sum of all panes of a version."""
         with self._mutex:
-            return self._totals.get(version, Pane.empty())
+            parts = list(self._totals.get(version, {}).values())
+        return reduce(Pane.merge, parts) if parts else Pane.empty()
 
     def pairs(self, model: str) -> Mapping[PairsKey, Sequence[tuple[int, PairedCells]]]:
         """Returns a model's comparisons: start and cells of each pane, oldest first."""
         with self._mutex:
             return {
-                key: sorted(panes.items(), key=itemgetter(0))
+                key: sorted(((start, _sum(parts)) for start, parts in panes.items()), key=itemgetter(0))
                 for key, panes in self._pairs.items()
                 if key.model == model
             }
+
+    def _part(self, partition: int, key: PaneKey) -> Pane:
+        """Returns what a partition has of a pane."""
+        with self._mutex:
+            found = self._panes.get((partition, key))
+            holders = self._holders.get(VersionKey(key.model, key.version), {}).get(key.start_us, 0)
+            if found is not None or not holders >> partition & 1:
+                return found or Pane.empty()
+        return self._store.pane(partition, key)
+
+    def _hold(self, partition: int, version: VersionKey, start_us: int) -> None:
+        holders = self._holders.setdefault(version, {})
+        holders[start_us] = holders.get(start_us, 0) | 1 << partition
+
+    def _cells_of(self, pair: ComparisonKey) -> dict[int, PairedCells]:
+        return self._pairs.setdefault(PairsKey(*pair[:3]), {}).setdefault(pair.start_us, {})
+
+
+def _sum(parts: Mapping[int, PairedCells]) -> PairedCells:
+    if len(parts) == 1:
+        return next(iter(parts.values()))
+    total = PairedCells.empty()
+    for cells in parts.values():
+        total.merge(cells)
+    return total
+
+
+def _bits(number: int) -> Iterator[int]:
+    """Yields the places of the bits that are set."""
+    while number:
+        lowest = number & -number
+        yield lowest.bit_length() - 1
+        number ^= lowest

@@ -2,17 +2,20 @@
 
 A flag wins over ``TILTYARD_MONITOR_*`` in the environment (groups joined by two underscores, as in
 ``TILTYARD_MONITOR_JOIN__TTL_S``), that over the ``[monitor]`` table of tiltyard.toml, that over the
-default. ``models`` and ``outbox`` are shared with the server: they may also stand at the top of
-tiltyard.toml and in ``TILTYARD_MODELS`` and ``TILTYARD_OUTBOX``.
+default. ``models``, ``outbox`` and ``kafka`` are shared with the server: they may also stand at the top of
+tiltyard.toml and in ``TILTYARD_MODELS``, ``TILTYARD_OUTBOX`` and ``TILTYARD_KAFKA__*``, where what the server
+alone knows of Kafka is passed over.
 """
 
+import importlib.util
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from monitor.errors import SettingsError
@@ -20,6 +23,8 @@ from monitor.errors import SettingsError
 DEFAULT_CONFIG = Path("tiltyard.toml")
 _SHARED = ("models", "outbox")
 _DAY_S = 86_400.0
+_TOPIC = r"^[A-Za-z0-9._-]+$"
+_ADDRESS = re.compile(r"[^\s,:]+:\d{1,5}|\[[^\s,\]]+\]:\d{1,5}")
 
 
 class _Group(BaseModel):
@@ -74,6 +79,56 @@ class ComparisonSettings(_Group):
     )
 
 
+class KafkaSettings(_Group):
+    """Kafka, where it carries the log; without its address the log is the outbox."""
+
+    bootstrap_servers: str | None = Field(
+        None,
+        description="Brokers to ask first, `host:port,host:port` (extra `kafka`); without it the outbox is read.",
+    )
+    events_topic: str = Field("tiltyard.events", max_length=249, pattern=_TOPIC, description="Topic of the events.")
+    dead_letters_topic: str = Field(
+        "tiltyard.dead-letters",
+        max_length=249,
+        pattern=_TOPIC,
+        description="Topic that takes what was refused, with the reason; made where there is none.",
+    )
+    group: str = Field(
+        "tiltyard-monitor", min_length=1, description="Consumer group: monitors of one group share the partitions."
+    )
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="How the brokers are spoken to."
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "PLAIN", description="How the monitor says who it is, where the protocol is a SASL one."
+    )
+    username: str | None = Field(None, description="Name for SASL.")
+    password_file: Path | None = Field(None, description="File that holds the password for SASL, on one line.")
+    ca: Path | None = Field(None, description="PEM file of the authorities that brokers' certificates are checked by.")
+    certificate: Path | None = Field(None, description="PEM file of the monitor's own certificate.")
+    key: Path | None = Field(None, description="PEM file of that certificate's key.")
+
+    @field_validator("bootstrap_servers")
+    @classmethod
+    def _addresses(cls, value: str | None) -> str | None:
+        """Refuses what aiokafka would take for a host of some other port."""
+        for address in [] if value is None else value.split(","):
+            if not _ADDRESS.fullmatch(address) or int(address.rpartition(":")[2]) > 65_535:
+                raise ValueError(f"expected host:port, several between commas, got {value!r}")
+        return value
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        """Refuses Kafka without its client, and half of a pair."""
+        if self.bootstrap_servers is not None and importlib.util.find_spec("aiokafka") is None:
+            raise ValueError("bootstrap_servers: expected aiokafka, got none; run: pip install 'tiltyard[kafka]'")
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("expected certificate and key together, got one of them")
+        if self.security_protocol.startswith("SASL") and (self.username is None or self.password_file is None):
+            raise ValueError(f"expected username and password_file with {self.security_protocol}, got one or none")
+        return self
+
+
 class MonitorSettings(BaseSettings):
     """What ``tiltyard monitor`` can be told."""
 
@@ -96,6 +151,7 @@ class MonitorSettings(BaseSettings):
     drift: DriftSettings = DriftSettings()
     alerts: AlertSettings = AlertSettings()
     comparison: ComparisonSettings = ComparisonSettings()
+    kafka: KafkaSettings = KafkaSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -114,6 +170,13 @@ class MonitorSettings(BaseSettings):
         """The state file, also when it was not named."""
         return self.state or self.outbox.with_name("monitor.db")
 
+    @property
+    def log_name(self) -> str:
+        """What the log is called in messages: the outbox's file, or topic and brokers."""
+        kafka = self.kafka
+        at_kafka = f"topic {kafka.events_topic} at {kafka.bootstrap_servers}"
+        return str(self.outbox) if kafka.bootstrap_servers is None else at_kafka
+
 
 def load(flags: Mapping[str, Any], config: Path | None = None) -> MonitorSettings:
     """Returns the settings, from flags, environment, file and defaults.
@@ -130,9 +193,12 @@ def load(flags: Mapping[str, Any], config: Path | None = None) -> MonitorSetting
     table = document.get("monitor", {})
     if not isinstance(table, dict):
         raise SettingsError(f"{config or DEFAULT_CONFIG}: expected a table [monitor], got {table!r}")
-    shared_environment = {
+    shared["kafka"] = _known_of_kafka(document.get("kafka", {}))
+    shared_environment: dict[str, Any] = {
         name: os.environ[f"TILTYARD_{name.upper()}"] for name in _SHARED if f"TILTYARD_{name.upper()}" in os.environ
     }
+    of_kafka = {name: os.environ.get(f"TILTYARD_KAFKA__{name.upper()}") for name in KafkaSettings.model_fields}
+    shared_environment["kafka"] = {name: value for name, value in of_kafka.items() if value is not None}
     merged: dict[str, Any] = {}
     for source in (shared, table, shared_environment, EnvSettingsSource(MonitorSettings)(), flags):
         merged = _merge(merged, source)
@@ -140,6 +206,13 @@ def load(flags: Mapping[str, Any], config: Path | None = None) -> MonitorSetting
         return MonitorSettings(**merged)
     except ValidationError as error:
         raise SettingsError("; ".join(_sentence(fault) for fault in error.errors())) from None
+
+
+def _known_of_kafka(table: Any) -> Any:
+    """Returns what the monitor knows of the server's table; a thing that is no table is refused as it stands."""
+    if not isinstance(table, dict):
+        return table
+    return {name: value for name, value in table.items() if name in KafkaSettings.model_fields}
 
 
 def _document(config: Path | None) -> dict[str, Any]:
@@ -166,4 +239,6 @@ def _sentence(fault: Any) -> str:
     name = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
         return f"monitor.{name} is not a setting"
+    if fault["type"] == "value_error":
+        return f"monitor.{name}: {fault['ctx']['error']}"
     return f"monitor.{name}: {fault['msg'].lower()}, got {fault['input']!r}"

@@ -1,15 +1,18 @@
-"""The monitor's file: panes, open requests and the position in the log, in one transaction.
+"""The monitor's file: panes, open requests and the positions in the log's partitions, in one transaction.
 
-After a crash the monitor resumes from the offset that was committed together with everything
-folded up to it, so its numbers are the same as if nothing had happened. One process owns a state
+After a crash the monitor resumes from the offsets that were committed together with everything
+folded up to them, so its numbers are the same as if nothing had happened. One process owns a state
 file: the operating system holds a lock beside it, and gives it back when the process dies.
+
+Everything is kept by partition of the log, for a partition is folded by itself; a log without partitions has
+one, number 0. Schema 1 knew no partitions: such a file is made one of schema 2 when it is opened.
 """
 
 import fcntl
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -20,47 +23,83 @@ from monitor.comparison.paired import PairedCells
 from monitor.errors import StateError
 from monitor.fold import ComparisonKey, DeadLetter, PaneKey
 from monitor.pane import Pane
+from monitor.sources.source import Mark
 from monitor.version_profile import VersionKey
 
 APPLICATION_ID: Final = 0x54494C4D  # "TILM"
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 _PATIENCE_S: Final = 1.0
 
 _CREATE = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS partitions (
+    partition INTEGER PRIMARY KEY, offset INTEGER NOT NULL, watermark_us INTEGER, at_end INTEGER NOT NULL,
+    mark_offset INTEGER, mark_crc32 INTEGER
+);
 CREATE TABLE IF NOT EXISTS versions (
-    model TEXT NOT NULL, version TEXT NOT NULL, baseline_sha256 TEXT NOT NULL, total BLOB NOT NULL,
-    PRIMARY KEY (model, version)
+    partition INTEGER NOT NULL, model TEXT NOT NULL, version TEXT NOT NULL, baseline_sha256 TEXT NOT NULL,
+    total BLOB NOT NULL, PRIMARY KEY (partition, model, version)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS panes (
-    model TEXT NOT NULL, version TEXT NOT NULL, start_us INTEGER NOT NULL, body BLOB NOT NULL,
-    PRIMARY KEY (model, version, start_us)
+    partition INTEGER NOT NULL, model TEXT NOT NULL, version TEXT NOT NULL, start_us INTEGER NOT NULL,
+    body BLOB NOT NULL, PRIMARY KEY (partition, model, version, start_us)
 );
 CREATE TABLE IF NOT EXISTS comparison_panes (
-    model TEXT NOT NULL, champion TEXT NOT NULL, challenger TEXT NOT NULL, start_us INTEGER NOT NULL,
-    body BLOB NOT NULL, PRIMARY KEY (model, champion, challenger, start_us)
+    partition INTEGER NOT NULL, model TEXT NOT NULL, champion TEXT NOT NULL, challenger TEXT NOT NULL,
+    start_us INTEGER NOT NULL, body BLOB NOT NULL, PRIMARY KEY (partition, model, champion, challenger, start_us)
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS open_requests (id TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS open_requests (
+    partition INTEGER NOT NULL, id TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (partition, id)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS counters (
+    partition INTEGER NOT NULL, name TEXT NOT NULL, value INTEGER NOT NULL, PRIMARY KEY (partition, name)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS dead_letters (
-    id INTEGER PRIMARY KEY, log_offset INTEGER NOT NULL, reason TEXT NOT NULL, detail TEXT NOT NULL,
-    payload BLOB NOT NULL
+    id INTEGER PRIMARY KEY, partition INTEGER NOT NULL, log_offset INTEGER NOT NULL, reason TEXT NOT NULL,
+    detail TEXT NOT NULL, payload BLOB NOT NULL
 );
 """
+# Schema 1 had these tables without partitions, and the position among the meta entries.
+_WITHOUT_PARTITION = ("versions", "panes", "comparison_panes", "open_requests", "counters", "dead_letters")
+_SET_ASIDE = "".join(f"ALTER TABLE {name} RENAME TO {name}_1;" for name in _WITHOUT_PARTITION)
+_COPY = """
+INSERT INTO partitions SELECT 0, value, (SELECT value FROM meta WHERE key = 'watermark_us'), 0, NULL, NULL
+    FROM meta WHERE key = 'offset';
+DELETE FROM meta WHERE key IN ('offset', 'watermark_us');
+INSERT INTO meta SELECT 'partitions', '1' FROM meta WHERE key = 'log_id';
+INSERT INTO versions SELECT 0, model, version, baseline_sha256, total FROM versions_1;
+INSERT INTO panes SELECT 0, model, version, start_us, body FROM panes_1;
+INSERT INTO comparison_panes SELECT 0, model, champion, challenger, start_us, body FROM comparison_panes_1;
+INSERT INTO open_requests SELECT 0, id, body FROM open_requests_1;
+INSERT INTO counters SELECT 0, name, value FROM counters_1;
+INSERT INTO dead_letters SELECT id, 0, log_offset, reason, detail, payload FROM dead_letters_1;
+""" + "".join(f"DROP TABLE {name}_1;" for name in _WITHOUT_PARTITION)
 _UPSERT_META = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 
 
-class Position(NamedTuple):
-    """Where the monitor stands: the log, the next offset to read, and the watermark in event time."""
+class Log(NamedTuple):
+    """The log a state belongs to: its name and number of partitions. Both are None before one was read."""
 
     log_id: str | None
+    partitions: int | None
+
+
+class Position(NamedTuple):
+    """Where the monitor stands in a partition: the next offset to read, and the watermark in event time.
+
+    ``at_end`` says whether there was nothing more to read, ``mark`` which event was the last.
+    """
+
     offset: int
     watermark_us: int | None
+    at_end: bool = False
+    mark: Mark | None = None
 
 
 class Changes(NamedTuple):
-    """All that one commit writes; a request without a record is no longer open."""
+    """All that one commit writes of one partition; a request without a record is no longer open."""
 
+    partition: int
     position: Position
     panes: Mapping[PaneKey, Pane]
     totals: Mapping[VersionKey, tuple[str, Pane]]
@@ -99,39 +138,59 @@ class StateStore:
             self._lock.close()
             raise
 
-    def position(self) -> Position:
-        """Returns where the monitor stood at the last commit."""
+    def log(self) -> Log:
+        """Returns the log that was read."""
         meta = dict(self._fetch("SELECT key, value FROM meta"))
-        watermark = meta.get("watermark_us")
-        return Position(meta.get("log_id"), int(meta.get("offset", 0)), None if watermark is None else int(watermark))
+        return Log(meta.get("log_id"), int(meta["partitions"]) if "partitions" in meta else None)
 
-    def requests(self) -> list[tuple[str, bytes]]:
-        """Returns the open requests, by id."""
-        return self._fetch("SELECT id, body FROM open_requests")
+    def positions(self) -> dict[int, Position]:
+        """Returns where the monitor stood in each partition at the last commit."""
+        rows = self._fetch("SELECT partition, offset, watermark_us, at_end, mark_offset, mark_crc32 FROM partitions")
+        return {
+            partition: Position(offset, watermark_us, bool(at_end), None if crc32 is None else Mark(marked, crc32))
+            for partition, offset, watermark_us, at_end, marked, crc32 in rows
+        }
 
-    def counters(self) -> Counter[str]:
-        """Returns what was counted."""
-        return Counter(dict(self._fetch("SELECT name, value FROM counters")))
+    def requests(self, partition: int) -> list[tuple[str, bytes]]:
+        """Returns the open requests of a partition, by id."""
+        return self._fetch("SELECT id, body FROM open_requests WHERE partition = ?", (partition,))
 
-    def totals(self) -> dict[VersionKey, tuple[str, Pane]]:
-        """Returns each version's baseline digest and the sum of all its panes."""
-        rows = self._fetch("SELECT model, version, baseline_sha256, total FROM versions")
-        return {VersionKey(model, version): (digest, self._pane(body)) for model, version, digest, body in rows}
+    def counters(self) -> dict[int, Counter[str]]:
+        """Returns what was counted in each partition."""
+        counters: dict[int, Counter[str]] = {}
+        for partition, name, value in self._fetch("SELECT partition, name, value FROM counters"):
+            counters.setdefault(partition, Counter())[name] = value
+        return counters
 
-    def pane_keys(self) -> list[PaneKey]:
-        """Returns the keys of every pane, oldest first."""
-        rows = self._fetch("SELECT model, version, start_us FROM panes ORDER BY start_us, model, version")
-        return [PaneKey(*row) for row in rows]
+    def totals(self) -> dict[tuple[int, VersionKey], tuple[str, Pane]]:
+        """Returns, by partition and version, the baseline's digest and the sum of all panes."""
+        rows = self._fetch("SELECT partition, model, version, baseline_sha256, total FROM versions")
+        return {
+            (partition, VersionKey(model, version)): (digest, self._pane(body))
+            for partition, model, version, digest, body in rows
+        }
 
-    def pane(self, key: PaneKey) -> Pane:
-        """Returns one pane; an empty one when it was never saved."""
-        rows = self._fetch("SELECT body FROM panes WHERE (model, version, start_us) = (?, ?, ?)", key)
+    def pane_keys(self) -> list[tuple[int, PaneKey]]:
+        """Returns partition and key of every pane, oldest first."""
+        rows = self._fetch("SELECT partition, model, version, start_us FROM panes ORDER BY start_us, model, version")
+        return [(partition, PaneKey(*key)) for partition, *key in rows]
+
+    def pane(self, partition: int, key: PaneKey) -> Pane:
+        """Returns one partition's pane; an empty one when it was never saved."""
+        rows = self._fetch(
+            "SELECT body FROM panes WHERE (partition, model, version, start_us) = (?, ?, ?, ?)", (partition, *key)
+        )
         return self._pane(rows[0][0]) if rows else Pane.empty()
 
-    def comparisons(self) -> dict[ComparisonKey, PairedCells]:
-        """Returns every pane of pairs, oldest first."""
-        rows = self._fetch("SELECT model, champion, challenger, start_us, body FROM comparison_panes ORDER BY start_us")
-        return {ComparisonKey(*key): PairedCells.from_record(msgspec.msgpack.decode(body)) for *key, body in rows}
+    def comparisons(self) -> dict[tuple[int, ComparisonKey], PairedCells]:
+        """Returns, by partition, every pane of pairs, oldest first."""
+        rows = self._fetch(
+            "SELECT partition, model, champion, challenger, start_us, body FROM comparison_panes ORDER BY start_us"
+        )
+        return {
+            (partition, ComparisonKey(*key)): PairedCells.from_record(msgspec.msgpack.decode(body))
+            for partition, *key, body in rows
+        }
 
     def dead_letters(self) -> list[DeadLetter]:
         """Returns what is kept aside, oldest first."""
@@ -140,7 +199,7 @@ class StateStore:
             for row in self._fetch("SELECT log_offset, reason, detail, payload FROM dead_letters ORDER BY id")
         ]
 
-    def commit(self, changes: Changes) -> None:
+    def commit(self, log: Log, changes: Sequence[Changes]) -> None:
         """Writes everything, or nothing.
 
         Raises:
@@ -150,7 +209,9 @@ class StateStore:
             try:
                 self._database.execute("BEGIN IMMEDIATE")
                 try:
-                    self._write(changes)
+                    self._write_log(log)
+                    for each in changes:
+                        self._write(each)
                     self._database.execute("COMMIT")
                 except BaseException:
                     # A full disk may have ended the transaction already.
@@ -166,35 +227,49 @@ class StateStore:
             self._database.close()
             self._lock.close()
 
+    def _write_log(self, log: Log) -> None:
+        meta = {"log_id": log.log_id, "partitions": log.partitions}
+        self._database.executemany(
+            _UPSERT_META, [(key, str(value)) for key, value in meta.items() if value is not None]
+        )
+
     def _write(self, changes: Changes) -> None:
         run, many = self._database.execute, self._database.executemany
-        position = changes.position
-        meta = {"log_id": position.log_id, "offset": position.offset, "watermark_us": position.watermark_us}
-        many(_UPSERT_META, [(key, str(value)) for key, value in meta.items() if value is not None])
-        many(
-            "INSERT OR REPLACE INTO panes (model, version, start_us, body) VALUES (?, ?, ?, ?)",
-            [(*key, pane.to_bytes()) for key, pane in changes.panes.items()],
+        partition, position = changes.partition, changes.position
+        run(
+            "INSERT OR REPLACE INTO partitions VALUES (?, ?, ?, ?, ?, ?)",
+            (partition, position.offset, position.watermark_us, position.at_end, *(position.mark or (None, None))),
         )
         many(
-            "INSERT OR REPLACE INTO versions VALUES (?, ?, ?, ?)",
-            [(*key, digest, pane.to_bytes()) for key, (digest, pane) in changes.totals.items()],
+            "INSERT OR REPLACE INTO panes (partition, model, version, start_us, body) VALUES (?, ?, ?, ?, ?)",
+            [(partition, *key, pane.to_bytes()) for key, pane in changes.panes.items()],
         )
         many(
-            "INSERT OR REPLACE INTO comparison_panes VALUES (?, ?, ?, ?, ?)",
-            [(*key, msgspec.msgpack.encode(cells.to_record())) for key, cells in changes.comparisons.items()],
+            "INSERT OR REPLACE INTO versions VALUES (?, ?, ?, ?, ?)",
+            [(partition, *key, digest, pane.to_bytes()) for key, (digest, pane) in changes.totals.items()],
+        )
+        many(
+            "INSERT OR REPLACE INTO comparison_panes VALUES (?, ?, ?, ?, ?, ?)",
+            [
+                (partition, *key, msgspec.msgpack.encode(cells.to_record()))
+                for key, cells in changes.comparisons.items()
+            ],
         )
         kept, gone = [], []
         for request_id, record in changes.requests:
             if record is None:
-                gone.append((request_id,))
+                gone.append((partition, request_id))
             else:
-                kept.append((request_id, record))
-        many("DELETE FROM open_requests WHERE id = ?", gone)
-        many("INSERT OR REPLACE INTO open_requests (id, body) VALUES (?, ?)", kept)
-        many("INSERT OR REPLACE INTO counters VALUES (?, ?)", changes.counters.items())
+                kept.append((partition, request_id, record))
+        many("DELETE FROM open_requests WHERE (partition, id) = (?, ?)", gone)
+        many("INSERT OR REPLACE INTO open_requests (partition, id, body) VALUES (?, ?, ?)", kept)
         many(
-            "INSERT INTO dead_letters (log_offset, reason, detail, payload) VALUES (?, ?, ?, ?)",
-            changes.dead_letters,
+            "INSERT OR REPLACE INTO counters VALUES (?, ?, ?)",
+            [(partition, *counter) for counter in changes.counters.items()],
+        )
+        many(
+            "INSERT INTO dead_letters (partition, log_offset, reason, detail, payload) VALUES (?, ?, ?, ?, ?)",
+            [(partition, *letter) for letter in changes.dead_letters],
         )
         run("DELETE FROM dead_letters WHERE id <= (SELECT max(id) FROM dead_letters) - ?", (self._max_dead_letters,))
 
@@ -213,8 +288,9 @@ class StateStore:
         try:
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=NORMAL")
+            before, after = (_SET_ASIDE, _COPY) if version == 1 else ("", "")
             self._database.executescript(
-                f"BEGIN IMMEDIATE;{_CREATE}PRAGMA application_id={APPLICATION_ID};"
+                f"BEGIN IMMEDIATE;{before}{_CREATE}{after}PRAGMA application_id={APPLICATION_ID};"
                 f"PRAGMA user_version={SCHEMA_VERSION};COMMIT;"
             )
             self._database.execute("INSERT OR IGNORE INTO meta VALUES ('pane_us', ?)", (str(pane_us),))

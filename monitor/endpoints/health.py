@@ -15,22 +15,23 @@ _ALWAYS = (
 
 
 def routes(consumer: Consumer, bundles: BundleFolder) -> list[Route]:
-    """Returns the route. It answers 503 once the consume loop has died, with the reason."""
+    """Returns the route. It answers 503 once the consume loop has died or a partition stands still, with the reason.
+
+    A log that is waited for, a broker that is away among them, is a reason beside 200: a restart would not bring it.
+    """
 
     async def health(_: Request) -> Response:
         progress, counters, failure = consumer.progress, consumer.counters, consumer.failure
-        reason = failure
-        if reason is None and progress.end is None:
-            reason = "waiting for the outbox"
         document = {
             "status": "ok" if failure is None else "failing",
-            "reason": reason,
+            "reason": progress.waiting if failure is None else failure,
             "source": {
                 "log_id": progress.log_id,
                 "offset": progress.offset,
                 "end": progress.end,
-                "lag_events": None if progress.end is None else max(0, progress.end - progress.offset),
+                "lag_events": None if progress.end is None else sum(place.lag for place in progress.places.values()),
                 "lag_s": progress.lag_s,
+                "partitions": {str(number): place._asdict() for number, place in progress.places.items()},
             },
             "counters": {name: counters[name] for name in sorted({*_ALWAYS, *counters})},
             "bundles": {

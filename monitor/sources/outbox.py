@@ -2,12 +2,13 @@
 
 import sqlite3
 import zlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from monitor.errors import SourceBusyError, SourceError
-from monitor.sources.source import Batch, Bounds, Refused
+from monitor.sources.source import Assigned, Batch, Bounds, Delivery, Mark, Message, Refused
 from server.contract.log_schema import (
     APPLICATION_ID,
     META_LOG_ID,
@@ -137,6 +138,59 @@ class OutboxSource:
         if code & 0xFF == sqlite3.SQLITE_NOTADB:
             return SourceError(f"{self._path} is not an outbox: it is not an SQLite file")
         return SourceError(f"{self._path} cannot be read: {error}")
+
+
+class OutboxLog:
+    """The outbox as a log of one partition, number 0; waited for while it is not there.
+
+    Args:
+        path: the file.
+    """
+
+    rebuilt = 0
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._source: OutboxSource | None = None
+        self._offset: int | None = None
+
+    @property
+    def waiting(self) -> str | None:
+        """Returns that the file is waited for, None once it is there."""
+        return "waiting for the outbox" if self._source is None else None
+
+    def next(self, limit: int) -> Message | None:
+        """Returns that the log is there, then what stands in it."""
+        if self._source is None:
+            self._source = open_outbox(self._path)
+            return None if self._source is None else Assigned(self._source.log_id, (0,), 1)
+        if self._offset is None:
+            return None
+        batch = self._source.read(self._offset, limit)
+        if batch.next_offset == self._offset:
+            return None
+        delivery = Delivery(0, self._offset, batch, None)
+        self._offset = batch.next_offset
+        return delivery
+
+    def seek(self, partition: int, offset: int, mark: Mark | None) -> None:
+        """Says from where on to read."""
+        self._offset = offset
+
+    def ends(self) -> Mapping[int, int]:
+        """Returns where the next event will go."""
+        return {} if self._source is None else {0: self._source.bounds().end}
+
+    def committed(self, offsets: Iterable[tuple[int, int]]) -> None:
+        """Does nothing: the outbox is not told who has read it."""
+
+    def given_up(self) -> None:
+        """Does nothing: the outbox has one reader."""
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self._source is not None:
+            self._source.close()
 
 
 def open_outbox(path: Path) -> OutboxSource | None:

@@ -1,5 +1,11 @@
-"""What the monitor asks of a log, whatever keeps it."""
+"""What the monitor asks of a log, whatever keeps it.
 
+A log has partitions, numbered from 0; all events of a request stand in one of them, in order. A source says which
+partitions are this monitor's to read (``Assigned``), then what stands in them (``Delivery``), and when others shall
+read them (``Revoked``). Nothing comes of a partition before ``seek`` has said from where on.
+"""
+
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 
@@ -11,6 +17,13 @@ class Refused(NamedTuple):
     reason: str
     detail: str
     payload: bytes
+
+
+class Mark(NamedTuple):
+    """The last event read: its offset and the CRC-32 of its bytes. It tells a log from another of the same name."""
+
+    offset: int
+    crc32: int
 
 
 class Batch(NamedTuple):
@@ -25,6 +38,37 @@ class Batch(NamedTuple):
     next_offset: int
 
 
+class Delivery(NamedTuple):
+    """What was read of one partition from an offset on; ``mark`` is the last event, if the log is told by it."""
+
+    partition: int
+    offset: int
+    batch: Batch
+    mark: Mark | None
+
+
+class Assigned(NamedTuple):
+    """These partitions of the log are this monitor's from now on; the log has ``of`` in all."""
+
+    log_id: str
+    partitions: tuple[int, ...]
+    of: int
+
+
+class Revoked(NamedTuple):
+    """No partition is this monitor's any more. Whoever reads this says ``given_up`` when all is committed."""
+
+
+class Stopped(NamedTuple):
+    """A partition that cannot be read on, for a reason that a person must look into."""
+
+    partition: int
+    reason: str
+
+
+Message = Assigned | Delivery | Revoked | Stopped
+
+
 class Bounds(NamedTuple):
     """The first offset still in the log, and where the next event will go."""
 
@@ -33,22 +77,35 @@ class Bounds(NamedTuple):
 
 
 class Source(Protocol):
-    """An ordered log of events; an event's offset is its place, from 0."""
+    """An ordered log of events, in partitions; an event's offset is its place in its partition, from 0."""
 
     @property
-    def log_id(self) -> str:
-        """The log's own name: an offset means nothing in another log."""
+    def waiting(self) -> str | None:
+        """Returns what is waited for, None while the log can be read."""
 
-    def read(self, offset: int, limit: int) -> Batch:
-        """Returns events from an offset on, about ``limit`` of them; none when there is nothing new.
+    @property
+    def rebuilt(self) -> int:
+        """Returns how often the connection was made anew because nothing came although there was something."""
+
+    def next(self, limit: int) -> Message | None:
+        """Returns what there is to know, about ``limit`` events at most; None, at once, when there is nothing new.
 
         Raises:
             SourceBusyError: not now.
             SourceError: not any more.
         """
 
-    def bounds(self) -> Bounds:
-        """Returns where the log begins and ends. Raises as ``read`` does."""
+    def seek(self, partition: int, offset: int, mark: Mark | None) -> None:
+        """Says from where on an assigned partition is to be read; ``mark`` is the last event that was."""
+
+    def ends(self) -> Mapping[int, int]:
+        """Returns where the next event of each assigned partition will go, as far as known. Raises as ``next`` does."""
+
+    def committed(self, offsets: Iterable[tuple[int, int]]) -> None:
+        """Takes note of how far partitions are folded and saved, for others to see."""
+
+    def given_up(self) -> None:
+        """Says that everything read before ``Revoked`` is committed."""
 
     def close(self) -> None:
         """Lets go of the log."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from monitor.state_store import Changes, Position, StateStore
+from monitor.state_store import Changes, Log, Position, StateStore
 
 _CRASHES = 3
 
@@ -62,7 +62,7 @@ def test_kill_minus_nine_changes_no_number(folder: Path, outbox_writer: Any, eve
         monitor.wait_for(lambda health, aim=aim: health["source"]["offset"] >= aim)
         monitor.kill()
         growing.join()
-        killed.append(_content(folder / "crashed.db")["meta"])
+        killed.append(_content(folder / "crashed.db")["partitions"])
     _write_all(writer, chunks[stops[-1] :])
     for state in ("crashed.db", "undisturbed.db"):
         monitor = monitor_process(folder, state, **(small if state == "crashed.db" else {}))
@@ -71,7 +71,7 @@ def test_kill_minus_nine_changes_no_number(folder: Path, outbox_writer: Any, eve
         assert status == 0
 
     crashed, undisturbed = _content(folder / "crashed.db"), _content(folder / "undisturbed.db")
-    assert len({dict(meta).get("offset") for meta in killed}) == _CRASHES
+    assert len({offset for [(_, offset, *_)] in killed}) == _CRASHES
     assert undisturbed["panes"]
     assert undisturbed["comparison_panes"]
     assert undisturbed["dead_letters"]
@@ -99,9 +99,9 @@ def test_a_signal_ends_it_cleanly_in_mid_stream(
 
     assert (0, False) == (status, "Traceback" in errors)
     assert took_s < 5  # 2 s on an idle machine
-    meta = dict(_content(folder / "monitor.db")["meta"])
-    assert int(meta["offset"]) >= seen
-    assert int(meta["watermark_us"]) > 0
+    [(_, offset, watermark_us, *_)] = _content(folder / "monitor.db")["partitions"]
+    assert offset >= seen
+    assert watermark_us > 0
 
 
 def test_it_waits_for_the_log_and_for_bundles(
@@ -171,7 +171,7 @@ def test_gaps_and_corrupt_chunks_are_counted(
 
     assert (2, 1, 1) == tuple(counters[name] for name in ("gap_events", "corrupt", "prediction"))
     monitor.stop()
-    assert ["corrupt"] == [row[2] for row in _content(folder / "monitor.db")["dead_letters"]]
+    assert ["corrupt"] == [row[3] for row in _content(folder / "monitor.db")["dead_letters"]]
 
 
 def test_a_version_with_another_baseline_is_refused(
@@ -210,7 +210,7 @@ def _older_copy(folder: Path, outbox_writer: Any) -> None:
 
 def _state(folder: Path, log_id: str, offset: int) -> None:
     store = StateStore(folder / "monitor.db", 60_000_000, 1)
-    store.commit(Changes(Position(log_id, offset, None), {}, {}, {}, [], {}, []))
+    store.commit(Log(log_id, 1), [Changes(0, Position(offset, None), {}, {}, {}, [], {}, [])])
     store.close()
 
 
@@ -218,7 +218,7 @@ def _state(folder: Path, log_id: str, offset: int) -> None:
     ("make", "environment", "sentence"),
     [
         (_text, {}, "outbox.db is not an outbox: it is not an SQLite file"),
-        (_other_log, {}, "monitor.db belongs to log log-1, but outbox.db is log log-2: give the outbox it belongs to"),
+        (_other_log, {}, "monitor.db belongs to log log-1, but outbox.db is log log-2: give the log it belongs to"),
         (_older_copy, {}, "outbox.db ends at offset 0, but monitor.db has read 5 events of it"),
         (None, {"TILTYARD_MONITOR_HOST": "256.1.1.1"}, "cannot listen on 256.1.1.1"),
         (None, {"TILTYARD_MONITOR_JOIN__TTL_S": "soon"}, "monitor.join.ttl_s: input should be a valid number"),

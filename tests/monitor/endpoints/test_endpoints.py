@@ -136,7 +136,8 @@ def test_health_says_how_far_the_log_was_read(watched: Any) -> None:
 
     found = answer.json()
     assert (200, "ok", None) == (answer.status_code, found["status"], found["reason"])
-    assert {"log_id": "log-1", "offset": 1201, "end": 1201, "lag_events": 0, "lag_s": 0.0} == found["source"]
+    whole = {"log_id": "log-1", "offset": 1201, "end": 1201, "lag_events": 0, "lag_s": 0.0}
+    assert {**whole, "partitions": {"0": {"offset": 1201, "end": 1201}}} == found["source"]
     counters = found["counters"]
     assert (400, 400, 400, 1, 400) == tuple(
         counters[name] for name in ("prediction", "shadow", "label", "malformed", "open_requests")

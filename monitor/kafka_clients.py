@@ -1,0 +1,188 @@
+"""Kafka's clients as the monitor uses them: contexts that end in bounded time. Needs the extra ``kafka``.
+
+What aiokafka 0.14 does when brokers do not answer is seen to here, and only here are members of it touched that it
+does not promise to keep:
+
+- A consumer's ``stop`` waits for its coordinator, which may wait for a broker, and ends cancelled itself when it
+  cancels a fetch that waits before its next try, its connections open.
+- A consumer's fetch task that has died is told by nobody (aiokafka #983).
+- An idempotent producer never gives a record up, so its ``stop`` waits for ever for a broker that is away.
+"""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, for_code
+from aiokafka.helpers import create_ssl_context
+
+from monitor.errors import SettingsError
+from monitor.settings import KafkaSettings
+
+REQUEST_MS = 5000
+"""How long one request may take; aiokafka itself would wait 40 s for a broker that is gone."""
+
+FLUSH_S = 1.0
+"""How long a producer that is closed tries to get rid of what it has."""
+
+CLOSE_S = 5.0
+"""How long connections may take to close."""
+
+
+def connection(settings: KafkaSettings) -> dict[str, Any]:
+    """Returns what every client is told of the brokers: where they are and how they are spoken to.
+
+    Raises:
+        SettingsError: a file of a password or of TLS cannot be read.
+    """
+    protocol = settings.security_protocol
+    options: dict[str, Any] = {
+        "bootstrap_servers": settings.bootstrap_servers,
+        "request_timeout_ms": REQUEST_MS,
+        "security_protocol": protocol,
+    }
+    if protocol.endswith("SSL"):
+        options["ssl_context"] = _tls(settings)
+    if protocol.startswith("SASL"):
+        assert settings.password_file is not None  # the settings have seen to it
+        options |= {
+            "sasl_mechanism": settings.sasl_mechanism,
+            "sasl_plain_username": settings.username,
+            "sasl_plain_password": _password(settings.password_file),
+        }
+    return options
+
+
+@asynccontextmanager
+async def consuming(options: dict[str, Any], **more: Any) -> AsyncIterator[AIOKafkaConsumer]:
+    """Gives a consumer that has started.
+
+    Args:
+        options: what ``connection`` returned.
+        more: of AIOKafkaConsumer.
+
+    Raises:
+        KafkaError: no broker answers.
+    """
+    consumer = AIOKafkaConsumer(**options, **more)
+    try:
+        await consumer.start()
+        yield consumer
+    finally:
+        stopping = await _ended(consumer.stop())
+        if stopping.cancelled():
+            await _ended(consumer._client.close())
+
+
+def fetches(consumer: AIOKafkaConsumer) -> bool:
+    """Says whether a consumer's fetch task lives; without it ``getmany`` returns nothing for ever."""
+    return not consumer._fetcher._fetch_task.done()
+
+
+@asynccontextmanager
+async def producing(options: dict[str, Any], **more: Any) -> AsyncIterator[AIOKafkaProducer]:
+    """Gives a producer that has started; what it could not send in the end is given up.
+
+    Args:
+        options: what ``connection`` returned.
+        more: of AIOKafkaProducer.
+
+    Raises:
+        KafkaError: no broker answers.
+    """
+    producer = AIOKafkaProducer(**options, **more)
+    try:
+        await producer.start()
+        yield producer
+    finally:
+        if producer._sender.sender_task is not None:
+            await _ended(producer.flush(), FLUSH_S)
+            producer._sender.sender_task.cancel()
+            await asyncio.wait({producer._sender.sender_task}, timeout=FLUSH_S)
+        await _ended(producer.stop())
+
+
+async def in_time(work: Awaitable[Any], limit_s: float) -> Any:
+    """Returns what the work returns, or raises KafkaError when it takes too long: a sender that died answers nobody."""
+    try:
+        async with asyncio.timeout(limit_s):
+            return await work
+    except TimeoutError as error:
+        raise KafkaError(f"no answer within {limit_s:g} s") from error
+
+
+async def make_topic(options: dict[str, Any], name: str, partitions: int, configs: dict[str, str]) -> None:
+    """Makes a topic where there is none; copies are the brokers' default.
+
+    Raises:
+        KafkaError: it cannot be made.
+    """
+    admin = AIOKafkaAdminClient(**options)
+    try:
+        await admin.start()
+        answer = await admin.create_topics(
+            [NewTopic(name, num_partitions=partitions, replication_factor=-1, topic_configs=configs)]
+        )
+        for _, code, *detail in answer.topic_errors:
+            kind = for_code(code)
+            if kind.__name__ not in ("NoError", "TopicAlreadyExistsError"):
+                raise kind(f"topic {name} cannot be made: {detail[0] if detail else kind.__name__}")
+    finally:
+        await _ended(admin.close())
+
+
+def positions_of(consumer: AIOKafkaConsumer, places: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+    """Returns where partitions are read on, without waiting; those without a valid place are left out."""
+    return {place: state.position for place, state in _states(consumer, places) if state.has_valid_position}
+
+
+def ends_of(consumer: AIOKafkaConsumer, places: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+    """Returns up to where partitions can be read, as of their last fetch; those not yet fetched from are left out."""
+    ends = {place: state.lso for place, state in _states(consumer, places)}
+    return {place: end for place, end in ends.items() if end is not None and end >= 0}
+
+
+def _states(consumer: AIOKafkaConsumer, places: Iterable[TopicPartition]) -> list[tuple[TopicPartition, Any]]:
+    subscription = consumer._subscription.subscription
+    assignment = None if subscription is None else subscription.assignment
+    if assignment is None or not assignment.active:
+        return []
+    return [(place, assignment.state_value(place)) for place in places if place in assignment.tps]
+
+
+async def _ended(closing: Coroutine[Any, Any, None], limit_s: float = CLOSE_S) -> "asyncio.Task[None]":
+    """Returns the task of a closing that has ended, by itself or by force; its error is not the caller's."""
+    task = asyncio.create_task(closing)
+    try:
+        await asyncio.wait({task}, timeout=limit_s)
+    finally:
+        task.cancel()
+    await asyncio.wait({task}, timeout=limit_s)
+    if task.done() and not task.cancelled():
+        task.exception()  # looked at, so that asyncio does not complain
+    return task
+
+
+def _tls(settings: KafkaSettings) -> ssl.SSLContext:
+    try:
+        context: ssl.SSLContext = create_ssl_context(
+            cafile=settings.ca, certfile=settings.certificate, keyfile=settings.key
+        )
+        return context
+    except (OSError, ssl.SSLError) as error:
+        raise SettingsError(
+            f"monitor.kafka: the files of TLS ({settings.ca}, {settings.certificate}, {settings.key}) "
+            f"cannot be used: {error}"
+        ) from error
+
+
+def _password(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"monitor.kafka.password_file: {path} cannot be read: {error}") from error
