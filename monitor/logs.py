@@ -2,6 +2,8 @@
 
 import logging
 
+_SILENCED = "aiokafka"  # says several times a second that a broker is away; who uses it says so once
+
 
 def configure(level: str = "INFO") -> None:
     """Sends the log lines of the monitor, and warnings of its libraries, to standard error."""
@@ -11,3 +13,4 @@ def configure(level: str = "INFO") -> None:
     root.handlers = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("monitor").setLevel(level)
+    logging.getLogger(_SILENCED).setLevel(logging.CRITICAL + 1)

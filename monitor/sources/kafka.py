@@ -70,7 +70,8 @@ class KafkaLog:
         self._options = connection(settings)
         self._most_events = most_events
         self._stall_s = stall_s
-        self._loop = asyncio.new_event_loop()
+        self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+        self._loop = self._runner.get_loop()
         self._room, self._ended, self._given_up = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._handover = Handover(most_events, wake, lambda: self._in_loop(self._room.set))
         self._epoch = 0
@@ -125,8 +126,8 @@ class KafkaLog:
             self._reader.seek(partition, offset, mark)
 
     def _run(self) -> None:
-        with contextlib.closing(self._loop):
-            self._loop.run_until_complete(self._live())
+        with self._runner:
+            self._runner.run(self._live())
 
     async def _live(self) -> None:
         """Keeps a client until told to end; one that fails is followed by another."""
@@ -138,11 +139,11 @@ class KafkaLog:
             life.cancel()
             await asyncio.wait({life})
             if not life.cancelled():
-                self._explain(life.exception())
+                self.explain(life.exception())
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ended.wait(), AGAIN_S)
 
-    def _explain(self, error: BaseException | None) -> None:
+    def explain(self, error: BaseException | None) -> None:
         """Says why there is no client at the moment."""
         at = f"Kafka at {self._settings.bootstrap_servers}"
         if isinstance(error, _TopicGoneError):
@@ -219,13 +220,15 @@ class KafkaLog:
         self.put(Assigned(f"kafka:{self._settings.events_topic}", tuple(sorted(partitions)), of))
 
     async def revoke(self) -> None:
-        """Returns once all that was read is committed, or after GIVE_UP_S."""
+        """Returns once all that was read is committed; after GIVE_UP_S, or when told to end, in any case."""
         self._epoch += 1
         self._given_up.clear()
         self.put(Revoked())
-        try:
-            await asyncio.wait_for(self._given_up.wait(), GIVE_UP_S)
-        except TimeoutError:
+        answers = {asyncio.create_task(event.wait()) for event in (self._given_up, self._ended)}
+        done, pending = await asyncio.wait(answers, timeout=GIVE_UP_S, return_when=asyncio.FIRST_COMPLETED)
+        for answer in pending:
+            answer.cancel()
+        if not done:
             _logger.warning("partitions are given up before everything read of them was committed")
 
     def to_commit(self) -> dict[int, int]:
@@ -338,6 +341,7 @@ class _Reader(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka's cl
             if records:
                 mark = Mark(records[-1].offset, zlib.crc32(records[-1].value or b""))
             lines = [(record.offset, record.value or b"") for record in records]
+            self._log.waiting = None
             self._next[partition] = after
             self._moved_at[partition] = now
             self._beyond_since.pop(partition, None)
@@ -399,7 +403,7 @@ class _Reader(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka's cl
             try:
                 ends = await self._consumer.end_offsets(places)
             except KafkaError as error:
-                self._log.waiting = f"waiting for Kafka: {error}"
+                self._log.explain(error)
                 self._moved_at = dict.fromkeys(self._moved_at, time.monotonic())
                 continue
             self._log.waiting = None

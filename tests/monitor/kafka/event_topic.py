@@ -40,6 +40,10 @@ class EventTopic:
             "TILTYARD_MONITOR_KAFKA__GROUP": f"{self.name}-group",
         }
 
+    def settings_of(self, group: str) -> dict[str, str]:
+        """The same for a group of its own."""
+        return {**self.settings, "TILTYARD_MONITOR_KAFKA__GROUP": f"{self.name}-{group}"}
+
     def make(self) -> None:
         """Makes it."""
 

@@ -55,9 +55,7 @@ def test_kill_minus_nine_changes_no_number(folder: Path, topic: EventTopic, even
     topic.write(written[4500:])
 
     again = monitor_process(folder, "crashed.db", **topic.settings, **small)
-    undisturbed = monitor_process(
-        folder, "undisturbed.db", **topic.settings, TILTYARD_MONITOR_KAFKA__GROUP=f"{topic.name}-other"
-    )
+    undisturbed = monitor_process(folder, "undisturbed.db", **topic.settings_of("another"))
 
     found, expected = (monitor.wait_for(_has_read(len(written))) for monitor in (again, undisturbed))
     assert findings(undisturbed) == findings(again)
@@ -141,3 +139,28 @@ def test_what_retention_took_away_is_counted_as_a_gap(
 
     assert (100, 200) == (found["counters"]["gap_events"], found["counters"]["prediction"])
     assert "ok" == found["status"]
+
+
+def test_a_partition_that_moves_is_folded_anew_where_its_state_is_not(
+    folder: Path, topic: EventTopic, events: Any, monitor_process: Any
+) -> None:
+    """Two monitors share the partitions; when one has gone the other reads those it never had, and misses nothing."""
+    written = stream(events, 1000)
+    topic.write(written[:1500])
+    first = monitor_process(folder, "first.db", **topic.settings)
+    first.wait_for(_has_read(1500))
+    second = monitor_process(folder, "second.db", **topic.settings)
+    shared = [
+        monitor.wait_for(lambda health: len(health["source"]["partitions"]) == topic.partitions // 2)
+        for monitor in (first, second)
+    ]
+    topic.write(written[1500:])
+    first.stop()
+
+    second.wait_for(_has_read(len(written)))
+    alone = monitor_process(folder, "alone.db", **topic.settings_of("another"))
+    alone.wait_for(_has_read(len(written)))
+
+    mine, others = (set(health["source"]["partitions"]) for health in shared)
+    assert (set(), topic.partitions) == (mine & others, len(mine | others))
+    assert findings(alone) == findings(second)
