@@ -3,7 +3,7 @@
 import errno
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from typing import Self
@@ -33,13 +33,14 @@ class Monitor:
 
     Args:
         settings: what it was told.
+        url: where it answers.
 
     Raises:
         StateError: the state file cannot be used.
         SourceError: the log cannot be read, or is not the one the state belongs to.
     """
 
-    def __init__(self, settings: MonitorSettings) -> None:
+    def __init__(self, settings: MonitorSettings, url: str) -> None:
         with ExitStack() as stack:
             store = StateStore(settings.state_file, fold_limits(settings).pane_us, settings.max_dead_letters)
             stack.callback(store.close)
@@ -47,7 +48,14 @@ class Monitor:
             self.bundles = BundleFolder(settings.models)
             self.bundles.load_all()
             self.history = History(store, settings.pane.in_memory)
-            self.consumer = Consumer(settings, self.bundles, store, self.history, partial(_open_log, settings))
+            self.consumer = Consumer(
+                settings,
+                self.bundles,
+                store,
+                self.history,
+                partial(_open_log, settings),
+                settings.kafka.advertised_url or url,
+            )
             self.findings = Findings(self.history, self.bundles.profiles, settings)
             self.exporter = Exporter(self.consumer, self.findings)
             self.consumer.prepare()
@@ -73,7 +81,7 @@ class Monitor:
 
         return Starlette(
             routes=[
-                *models.routes(self.findings),
+                *models.routes(self.findings, self.consumer),
                 *health.routes(self.consumer, self.bundles),
                 *pages.routes(self.exporter),
             ],
@@ -108,9 +116,9 @@ def run(settings: MonitorSettings, announce: Callable[[str], None]) -> None:
         StateError, SourceError: as ``Monitor`` does.
     """
     with _listen(settings.host, settings.port) as listening:
-        monitor = Monitor(settings)
         host, port = listening.getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        monitor = Monitor(settings, url)
         config = uvicorn.Config(
             monitor.app(),
             log_config=None,
@@ -126,13 +134,13 @@ def run(settings: MonitorSettings, announce: Callable[[str], None]) -> None:
         _Server(config, lambda: announce(url)).run(sockets=[listening])
 
 
-def _open_log(settings: MonitorSettings, wake: Callable[[], None]) -> Source:
+def _open_log(settings: MonitorSettings, wake: Callable[[], None], followed: Mapping[int, int]) -> Source:
     if settings.kafka.bootstrap_servers is None:
         return OutboxLog(settings.outbox)
     # Local, because Kafka's client is an extra.
     from monitor.sources.kafka import KafkaLog
 
-    return KafkaLog(settings.kafka, settings.batch_events, wake)
+    return KafkaLog(settings.kafka, settings.batch_events, wake, followed)
 
 
 def _listen(host: str, port: int) -> socket.socket:

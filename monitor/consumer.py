@@ -1,8 +1,13 @@
-"""The one owner of the monitor's state: reads the log, folds it, commits, until it is told to stop."""
+"""The one owner of the monitor's state: reads the log, folds it, commits, until it is told to stop.
+
+Of a log that several monitors share it folds the partitions that are its own, tells the others of them, and takes over
+what the others say of theirs, so that each has the state of all.
+"""
 
 import logging
 import threading
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -11,10 +16,22 @@ from monitor.errors import MonitorError, SourceBusyError, SourceError
 from monitor.fold import FoldLimits, read_events, versions_in
 from monitor.history import History
 from monitor.partition import Partition
+from monitor.publication import Snapshot, parts_of
 from monitor.settings import MonitorSettings
 from monitor.sources.bundles import BundleFolder
-from monitor.sources.source import Assigned, Delivery, Message, Revoked, Source, Stopped
-from monitor.state_store import Log, Position, StateStore
+from monitor.sources.source import (
+    Acknowledged,
+    Assigned,
+    Delivery,
+    Message,
+    Received,
+    Revoked,
+    Source,
+    Stopped,
+    TakenOver,
+)
+from monitor.state_store import Joined, Log, Position, StateStore
+from monitor.teller import Teller
 from monitor.version_profile import VersionKey
 from monitor.watermark import Clock
 
@@ -61,6 +78,12 @@ class Progress(NamedTuple):
         return sum(end for end in ends if end is not None) if ends and None not in ends else None
 
 
+class Elsewhere(NamedTuple):
+    """Another monitor is the judge of a model: the one at ``url``, None while that is not known."""
+
+    url: str | None
+
+
 class Consumer:
     """The consume loop, in a thread of its own: folding is work for the processor, not for an event loop.
 
@@ -71,7 +94,9 @@ class Consumer:
         bundles: the known versions.
         store: the state file.
         history: the panes, which this thread alone adds to.
-        open_source: returns the log; it is given what to call, from any thread, when there is something to read.
+        open_source: returns the log; it is given what to call, from any thread, when there is something to read,
+            and where each partition of the topic of panes is read on.
+        url: where this monitor answers.
 
     Raises:
         SourceError: from ``prepare``.
@@ -83,28 +108,36 @@ class Consumer:
         bundles: BundleFolder,
         store: StateStore,
         history: History,
-        open_source: Callable[[Callable[[], None]], Source],
+        open_source: Callable[[Callable[[], None], Mapping[int, int]], Source],
+        url: str | None = None,
     ) -> None:
         self._settings = settings
         self._bundles = bundles
         self._store = store
         self._history = history
+        self._url = url
         self._log = store.log()
-        self._positions = store.positions()
-        self._saved_counters = store.counters()
+        positions, self._counters = store.positions(), store.counters()
         self._digests = {key: digest for (_, key), (digest, _) in store.totals().items()}
+        # The partitions that are this monitor's; those of them that it folds; what it has in memory of others.
+        self._assigned: frozenset[int] | None = None
         self._partitions: dict[int, Partition] = {}
+        self._tellers: dict[int, Teller] = {}
+        self._resting: dict[int, Partition] = {}
+        followed = store.followed()
+        self._snapshots: dict[int, Snapshot] = {number: snapshot for number, (_, snapshot) in followed.items()}
+        self._followed = {number: after for number, (after, _) in followed.items()}
         self._stopped: dict[int, str] = {}
         self._ends: Mapping[int, int] = {}
         self._rebalances = 0
         self._committed_at = self._caught_up_at = time.monotonic()
-        places = {number: Place(position.offset, None) for number, position in self._positions.items()}
+        places = {number: Place(position.offset, None) for number, position in positions.items()}
         self._progress = Progress(self._log.log_id, places, 0.0)
         self._published = self._count()
         self._waiting: str | None = None
         self._wake = threading.Event()
         self._stopping = False
-        self._source = open_source(self._wake.set)
+        self._source = open_source(self._wake.set, self._followed)
         self._thread = threading.Thread(target=self._run, name="tiltyard-consumer", daemon=True)
         self._failure: str | None = None
         for key in list(bundles.profiles):
@@ -117,7 +150,9 @@ class Consumer:
             SourceError: it cannot be used, or is not the log the state belongs to.
         """
         try:
-            self._step()
+            while self._step():
+                if self._partitions:
+                    break
         except BaseException:
             self._source.close()
             raise
@@ -152,6 +187,20 @@ class Consumer:
         """What was counted, as of the last batch."""
         return self._published
 
+    def judge_of(self, model: str) -> Elsewhere | None:
+        """Returns which other monitor judges a model, None for this one.
+
+        The judge is the monitor that has a certain partition of the log, so there is one for each model.
+        """
+        of = self._log.partitions
+        if self._assigned is None or of is None:
+            return None
+        number = zlib.crc32(model.encode()) % of
+        if number in self._assigned:
+            return None
+        snapshot = self._snapshots.get(number)
+        return Elsewhere(None if snapshot is None else snapshot.url)
+
     def _run(self) -> None:
         try:
             while not self._stopping:
@@ -180,10 +229,13 @@ class Consumer:
             return False
         self._look()
         uncommitted = sum(partition.uncommitted_events for partition in self._partitions.values())
+        news = uncommitted or any(teller.has_news for teller in self._tellers.values())
         if uncommitted >= self._settings.batch_events or (
-            uncommitted and time.monotonic() - self._committed_at >= self._settings.commit_s
+            news and time.monotonic() - self._committed_at >= self._settings.commit_s
         ):
             self._commit()
+        if self._source.shared:
+            self._tell_others()
         return message is not None
 
     def _heed(self, message: Message) -> None:
@@ -191,62 +243,142 @@ class Consumer:
             partition = self._partitions.get(message.partition)
             if partition is not None:
                 self._take_in(partition, message)
+        elif isinstance(message, Received):
+            self._receive(message)
+        elif isinstance(message, Acknowledged):
+            if message.partition in self._tellers:
+                self._tellers[message.partition].acknowledge()
         elif isinstance(message, Assigned):
             self._assign(message)
+        elif isinstance(message, TakenOver):
+            self._take_over(message)
         elif isinstance(message, Revoked):
-            self._commit()
+            self._rest()
             self._source.given_up()
         elif isinstance(message, Stopped):
             _logger.error("partition %d stands still: %s", message.partition, message.reason)
             self._stopped[message.partition] = message.reason
 
+    def _rest(self) -> None:
+        """Commits, and folds no partition until it is taken over once more."""
+        self._commit()
+        self._resting |= self._partitions
+        self._partitions = {}
+        self._tellers = {}
+
     def _assign(self, message: Assigned) -> None:
-        """Begins to read the partitions that are this monitor's, each from where its state stands."""
-        self._check(message)
+        """Takes note of the partitions that are this monitor's from now on."""
+        self._check(message.log_id, message.of)
         self._log = Log(message.log_id, message.of)
+        self._rest()
+        self._assigned = frozenset(message.partitions)
+        self._resting = {number: self._resting[number] for number in self._assigned if number in self._resting}
         self._rebalances += 1
         self._stopped.clear()
-        ends = self._source.ends()
-        kept = {number: self._partitions[number] for number in message.partitions if number in self._partitions}
-        for number, partition in self._partitions.items():
-            self._positions[number] = partition.position
-            self._saved_counters[number] = partition.counters
-        limits = fold_limits(self._settings, message.of)
-        for number in message.partitions:
-            if number not in kept:
-                kept[number] = Partition(
-                    number,
-                    self._bundles.profiles,
-                    limits,
-                    self._positions.get(number, Position(0, None)),
-                    self._store.requests(number),
-                    self._saved_counters.get(number, {}),
-                )
-            position = kept[number].position
-            if ends.get(number, position.offset) < position.offset:
-                raise SourceError(
-                    f"{self._settings.outbox} ends at offset {ends[number]}, but {self._settings.state_file} has read "
-                    f"{position.offset} events of it: it is an older copy"
-                )
-            self._source.seek(number, position.offset, position.mark)
-        self._partitions = kept
-        _logger.info(
-            "reading %s: %s",
-            message.log_id,
-            ", ".join(f"partition {number} from {kept[number].position.offset}" for number in message.partitions)
-            or "no partition, there are more monitors than partitions",
+        self._history.expect(message.of)
+        names = ", ".join(map(str, message.partitions))
+        _logger.info("partitions of %s to read: %s", message.log_id, names or "none, there are more monitors")
+
+    def _take_over(self, message: TakenOver) -> None:
+        """Begins to fold a partition, from where its state stands."""
+        number = message.partition
+        snapshot = self._snapshots.get(number)
+        partition = self._resting.pop(number, None)
+        if partition is None:
+            partition = self._restore(number, snapshot)
+        position = partition.position
+        end = self._source.ends().get(number, position.offset)
+        if not self._source.shared and end < position.offset:
+            raise SourceError(
+                f"{self._settings.log_name} ends at offset {end}, but {self._settings.state_file} has read "
+                f"{position.offset} events of it: it is an older copy"
+            )
+        self._partitions[number] = partition
+        unpublished = self._store.unpublished(number)
+        if snapshot is None or (message.panes_end or 0) < self._followed[number]:
+            # Nothing was told yet, or the topic of panes was made anew.
+            snapshot, unpublished = None, unpublished | self._store.publishable(number)
+        self._tellers[number] = Teller(unpublished, snapshot, time.monotonic())
+        self._source.seek(number, partition.next_offset, None if partition.warming else position.mark)
+        _logger.info("folding partition %d of the log from offset %d", number, position.offset)
+
+    def _restore(self, number: int, snapshot: Snapshot | None) -> Partition:
+        """Returns a partition as the state file has it; its open requests may be of an earlier offset."""
+        position = self._store.positions().get(number, Position(0, None))
+        joined = self._store.joined(number)
+        saved = joined.offset == position.offset or snapshot is None or snapshot.joined <= joined.offset
+        if saved or snapshot is None:
+            requests = self._store.requests(number)
+        else:
+            joined = Joined(snapshot.joined, snapshot.joined_watermark_us)
+            requests = self._store.checkpoint(number)
+        assert self._log.partitions is not None  # said when it was assigned
+        return Partition(
+            number,
+            self._bundles.profiles,
+            fold_limits(self._settings, self._log.partitions),
+            position,
+            joined,
+            requests,
+            saved,
+            self._counters.get(number, {}),
         )
 
-    def _check(self, message: Assigned) -> None:
-        if self._log.log_id not in (None, message.log_id):
+    def _receive(self, message: Received) -> None:
+        """Takes over what a monitor says of a partition, unless this one folds it or knows more of it."""
+        publication = message.publication
+        number, snapshot = publication.partition, publication.snapshot
+        self._check(snapshot.log_id, snapshot.of)
+        if snapshot.pane_us != fold_limits(self._settings).pane_us:
+            raise SourceError(
+                f"pane.length_s is {self._settings.pane.length_s:g}, but another monitor of group "
+                f"{self._settings.kafka.group} has panes of {snapshot.pane_us / 1e6:g} s: give all the same"
+            )
+        parts = parts_of(publication)
+        adopt = False
+        if number not in self._partitions:
+            resting = self._resting.get(number)
+            known = self._store.positions().get(number) if resting is None else resting.position
+            adopt = known is None or snapshot.offset > known.offset
+        self._store.receive(publication, parts, message.next_offset, adopt=adopt)
+        self._snapshots[number] = snapshot
+        self._followed[number] = message.next_offset
+        if adopt:
+            self._resting.pop(number, None)
+            self._counters[number] = Counter(snapshot.counters)
+            for key, (digest, _) in parts.versions.items():
+                self._digests.setdefault(key, digest)
+            self._history.replace(number, parts)
+        if number not in self._partitions:
+            self._history.tell_time({number: Clock(snapshot.watermark_us, snapshot.at_end)})
+
+    def _tell_others(self) -> None:
+        """Publishes what is due; only what is committed is told."""
+        now = time.monotonic()
+        every_s = self._settings.kafka.publish_s
+        due = [
+            partition
+            for number, partition in self._partitions.items()
+            if not partition.warming and self._tellers[number].is_due(partition, now, every_s)
+        ]
+        if any(partition.uncommitted_events for partition in due):
+            self._commit()
+        for partition in due:
+            publication, letters = self._tellers[partition.number].tell(
+                partition, self._store, self._log, self._url, fold_limits(self._settings).pane_us, now
+            )
+            self._source.publish(publication, letters)
+
+    def _check(self, log_id: str, of: int) -> None:
+        if self._log.log_id not in (None, log_id):
             raise SourceError(
                 f"{self._settings.state_file} belongs to log {self._log.log_id}, but {self._settings.log_name} "
-                f"is log {message.log_id}: give the log it belongs to, or start anew with another --state"
+                f"is log {log_id}: give the log it belongs to, or start anew with another --state"
             )
-        if self._log.partitions not in (None, message.of):
+        if self._log.partitions not in (None, of):
             raise SourceError(
                 f"{self._settings.state_file} is of {self._log.partitions} partitions, but {self._settings.log_name} "
-                f"has {message.of}: requests would be torn apart; start anew with another --state"
+                f"has {of}: requests would be torn apart; start anew with another --state"
             )
 
     def _take_in(self, partition: Partition, delivery: Delivery) -> None:
@@ -262,6 +394,8 @@ class Consumer:
                 delivery.batch.next_offset,
             )
         delta = partition.take_in(delivery, events, refused)
+        if delta is None:
+            return
         if delta.dead_letters:
             first = delta.dead_letters[0]
             _logger.warning(
@@ -281,10 +415,10 @@ class Consumer:
             _logger.info("%s (%s)", waiting, self._settings.log_name)
         self._waiting = waiting
         now = time.monotonic()
+        for number, partition in self._partitions.items():
+            at_end = partition.next_offset >= self._ends.get(number, partition.next_offset + 1)
+            partition.position = partition.position._replace(at_end=at_end and not partition.warming)
         if self._partitions:
-            for number, partition in self._partitions.items():
-                at_end = partition.position.offset >= self._ends.get(number, partition.position.offset + 1)
-                partition.position = partition.position._replace(at_end=at_end)
             self._history.tell_time(
                 {
                     number: Clock(partition.position.watermark_us, partition.position.at_end)
@@ -294,9 +428,9 @@ class Consumer:
             if all(partition.position.at_end for partition in self._partitions.values()):
                 self._caught_up_at = now
         places = self._progress.places
-        if self._log.log_id is not None and (self._partitions or self._rebalances):
+        if self._assigned is not None and len(self._partitions) == len(self._assigned):
             places = {
-                number: Place(partition.position.offset, self._ends.get(number))
+                number: Place(partition.next_offset, self._ends.get(number))
                 for number, partition in sorted(self._partitions.items())
             }
         self._progress = Progress(
@@ -305,25 +439,32 @@ class Consumer:
         self._published = self._count()
 
     def _count(self) -> Counter[str]:
+        """Returns the counts of this monitor's partitions; of all before it has any."""
         counters: Counter[str] = Counter()
-        for number in {*self._saved_counters, *self._partitions}:
+        for number in self._counters if self._assigned is None else self._assigned:
             partition = self._partitions.get(number)
-            counters.update(self._saved_counters[number] if partition is None else partition.counters)
-        counters["open_requests"] = sum(partition.open_requests for partition in self._partitions.values())
+            counters.update(self._counters.get(number, Counter()) if partition is None else partition.counters)
+        open_requests = sum(partition.open_requests for partition in self._partitions.values())
+        counters["open_requests"] = open_requests
         return counters
 
     def _commit(self) -> None:
-        changed = [partition for partition in self._partitions.values() if partition.uncommitted_events]
+        changed = [
+            partition
+            for number, partition in self._partitions.items()
+            if partition.uncommitted_events or self._tellers[number].has_news
+        ]
         if not changed:
             return
-        self._store.commit(
-            self._log,
-            [partition.changes(self._history.unsaved(partition.number), self._digests) for partition in changed],
-        )
+        changes = [partition.changes(self._history.unsaved(partition.number), self._digests) for partition in changed]
+        if self._source.shared:
+            changes = [self._tellers[each.partition].add(each) for each in changes]
+        self._store.commit(self._log, changes)
         self._history.saved()
         for partition in changed:
             partition.committed()
-        self._source.committed((partition.number, partition.position.offset) for partition in changed)
+            self._counters[partition.number] = Counter(partition.counters)
+        self._source.committed([(partition.number, partition.position.offset) for partition in changed])
         self._committed_at = time.monotonic()
 
     def _admit(self, key: VersionKey) -> None:

@@ -84,13 +84,15 @@ class Exporter:
     def collect(self) -> Iterator[Metric]:
         """Yields every metric family."""
         yield from self._of_consumer()
+        # Of several monitors the judge of a model tells its series, and no other.
+        judged = [key for key in self._findings.versions() if self._consumer.judge_of(key.model) is None]
         views = [
             _View(key, self._findings.last(key), self._findings.last(key, matured=True), self._findings.total(key))
-            for key in self._findings.versions()
+            for key in judged
         ]
         yield from _of_drift(views)
         yield from _of_performance(views)
-        yield from self._of_comparisons({key.model for key in self._findings.versions()})
+        yield from self._of_comparisons({key.model for key in judged})
 
     def _of_consumer(self) -> Iterator[Metric]:
         counters, progress = self._consumer.counters, self._consumer.progress

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from monitor.comparison.paired import PairedCells
 from monitor.fold import ComparisonKey, Delta, PaneKey
 from monitor.pane import Pane
+from monitor.publication import Parts
 from monitor.state_store import StateStore
 from monitor.version_profile import VersionKey
 from monitor.watermark import Clock, watermark
@@ -98,6 +99,26 @@ class History:
                     merged.merge(parts[partition])
                 parts[partition] = merged
                 unsaved_pairs.add(pair)
+
+    def replace(self, partition: int, parts: Parts) -> None:
+        """Puts panes, totals and pairs of a partition in the place of what was known of them; the file has them."""
+        with self._mutex:
+            for key in parts.panes:
+                self._panes.pop((partition, key), None)
+                version = VersionKey(key.model, key.version)
+                revisions = self._revisions.setdefault(version, {})
+                revisions[key.start_us] = revisions.get(key.start_us, 0) + 1
+                self._hold(partition, version, key.start_us)
+            for version, (_, total) in parts.versions.items():
+                self._totals.setdefault(version, {})[partition] = total
+            for pair, cells in parts.pairs.items():
+                self._cells_of(pair)[partition] = cells
+
+    def expect(self, partitions: int) -> None:
+        """Takes note of how many partitions there are: one of which nothing is known holds the watermark back."""
+        with self._mutex:
+            for partition in range(partitions):
+                self._clocks.setdefault(partition, Clock(None, at_end=False))
 
     def tell_time(self, clocks: Mapping[int, Clock]) -> None:
         """Moves the clocks of some partitions, and the watermark with them, which never goes back."""

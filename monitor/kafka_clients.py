@@ -125,15 +125,21 @@ async def make_topic(options: dict[str, Any], name: str, partitions: int, config
     admin = AIOKafkaAdminClient(**options)
     try:
         await admin.start()
-        answer = await admin.create_topics(
-            [NewTopic(name, num_partitions=partitions, replication_factor=-1, topic_configs=configs)]
-        )
+        # -1 is "the brokers' default" to a broker, and to NewTopic "see the assignments", of which there are none.
+        topic = NewTopic(name, num_partitions=partitions, replication_factor=1, topic_configs=configs)
+        topic.replication_factor = -1
+        answer = await admin.create_topics([topic])
         for _, code, *detail in answer.topic_errors:
             kind = for_code(code)
             if kind.__name__ not in ("NoError", "TopicAlreadyExistsError"):
                 raise kind(f"topic {name} cannot be made: {detail[0] if detail else kind.__name__}")
     finally:
         await _ended(admin.close())
+
+
+async def partition_count(consumer: AIOKafkaConsumer, topic: str) -> int:
+    """Returns how many partitions a topic has that was seen to be there."""
+    return len(await consumer._client._wait_on_metadata(topic))
 
 
 def positions_of(consumer: AIOKafkaConsumer, places: Iterable[TopicPartition]) -> dict[TopicPartition, int]:

@@ -114,6 +114,10 @@ class LabelJoin:
     def __len__(self) -> int:
         return len(self._requests)
 
+    def records(self) -> list[tuple[str, bytes]]:
+        """Returns every open request as it is to be saved, by id."""
+        return list(self._requests.items())
+
     def record(self, request_id: str) -> bytes | None:
         """Returns an open request as it is to be saved, None when it is not open."""
         return self._requests.get(request_id)

@@ -7,7 +7,7 @@ from monitor.errors import SourceError
 from monitor.fold import DeadLetter, Delta, Fold, FoldLimits, LoggedEvent
 from monitor.history import Unsaved
 from monitor.sources.source import Delivery
-from monitor.state_store import Changes, Position
+from monitor.state_store import Changes, Joined, Position
 from monitor.version_profile import VersionKey, VersionProfile
 
 _KEPT_BYTES = 256 * 1024
@@ -16,12 +16,17 @@ _KEPT_BYTES = 256 * 1024
 class Partition:
     """A partition's fold, its position, and what differs from the state file. One thread uses it.
 
+    Where the open requests of its position are not known, the events since they were known are folded once more,
+    without being counted: what waits then is a function of the events as well.
+
     Args:
         number: which partition.
         profiles: the known versions; may grow.
         limits: the fold's, of this partition.
-        position: as saved.
-        requests: open requests as saved, by id.
+        position: up to where events are counted.
+        joined: where the open requests are of, not beyond the position.
+        requests: the open requests there, by id.
+        saved: whether the state file has them.
         counters: as saved.
     """
 
@@ -31,14 +36,18 @@ class Partition:
         profiles: Mapping[VersionKey, VersionProfile],
         limits: FoldLimits,
         position: Position,
+        joined: Joined,
         requests: Iterable[tuple[str, bytes]],
+        saved: bool,
         counters: Mapping[str, int],
     ) -> None:
         self.number = number
         self.position = position
+        self.next_offset = joined.offset
         self.counters: Counter[str] = Counter(counters)
         self.uncommitted_events = 0
-        self._fold = Fold(profiles, limits, requests, position.watermark_us)
+        self._fold = Fold(profiles, limits, requests, joined.watermark_us)
+        self._saved = saved
         self._dead_letters: list[DeadLetter] = []
 
     @property
@@ -46,29 +55,45 @@ class Partition:
         """Requests that wait."""
         return len(self._fold.join)
 
-    def take_in(self, delivery: Delivery, events: Sequence[LoggedEvent], refused: list[DeadLetter]) -> Delta:
-        """Returns what a delivery adds.
+    @property
+    def warming(self) -> bool:
+        """Whether it reads what was counted before."""
+        return self.next_offset < self.position.offset
+
+    def requests(self) -> list[tuple[str, bytes]]:
+        """Returns the open requests at the position, by id."""
+        return self._fold.join.records()
+
+    def take_in(self, delivery: Delivery, events: Sequence[LoggedEvent], refused: list[DeadLetter]) -> Delta | None:
+        """Returns what a delivery adds; None when all of it was counted before.
 
         Args:
-            delivery: of this partition, from its position on.
+            delivery: of this partition, from where it is read on.
             events: its lines, decoded.
             refused: its lines that hold none.
 
         Raises:
             SourceError: the delivery is of another place: to fold it would count events twice or not at all.
         """
-        if delivery.offset != self.position.offset:
+        if delivery.offset != self.next_offset:
             raise SourceError(
-                f"partition {self.number} of the log: expected events from offset {self.position.offset}, "
+                f"partition {self.number} of the log: expected events from offset {self.next_offset}, "
                 f"got some from {delivery.offset}"
             )
-        batch = delivery.batch
+        batch, begin = delivery.batch, self.position.offset
+        self.next_offset = batch.next_offset
+        if delivery.offset < begin:
+            self._fold.fold([event for event in events if event.offset < begin])
+            if self.next_offset <= begin:
+                return None
+            events = [event for event in events if event.offset >= begin]
+            refused = [letter for letter in refused if letter.offset >= begin]
         refused += [DeadLetter(part.offset, part.reason, part.detail, part.payload) for part in batch.refused]
         delta = self._fold.fold(events, refused)
         self.counters.update(delta.counters)
-        self.counters["gap_events"] += batch.gap_events
+        self.counters["gap_events"] += min(batch.gap_events, batch.next_offset - begin)
         self._dead_letters += (_cut(letter) for letter in delta.dead_letters)
-        self.uncommitted_events += batch.next_offset - self.position.offset
+        self.uncommitted_events += batch.next_offset - begin
         self.position = self.position._replace(
             offset=batch.next_offset,
             watermark_us=self._fold.watermark_us,
@@ -90,15 +115,17 @@ class Partition:
             panes=unsaved.panes,
             totals={key: (digests[key], pane) for key, pane in unsaved.totals.items()},
             comparisons=unsaved.comparisons,
-            requests=[(name, join.record(name)) for name in join.changed],
+            requests=[(name, join.record(name)) for name in join.changed] if self._saved else join.records(),
             counters=self.counters,
             dead_letters=self._dead_letters,
+            anew=not self._saved,
         )
 
     def committed(self) -> None:
         """Notes that everything was saved."""
         self._fold.join.changed.clear()
         self._dead_letters.clear()
+        self._saved = True
         self.uncommitted_events = 0
 
 

@@ -93,6 +93,16 @@ class KafkaSettings(_Group):
         pattern=_TOPIC,
         description="Topic that takes what was refused, with the reason; made where there is none.",
     )
+    panes_topic: str = Field(
+        "tiltyard.panes",
+        max_length=249,
+        pattern=_TOPIC,
+        description="Compacted topic through which monitors share their panes; made where there is none.",
+    )
+    publish_s: float = Field(2.0, gt=0, description="Shortest time between two publications of a partition's panes.")
+    advertised_url: str | None = Field(
+        None, description="Where the other monitors' clients reach this one; by default where it listens."
+    )
     group: str = Field(
         "tiltyard-monitor", min_length=1, description="Consumer group: monitors of one group share the partitions."
     )

@@ -23,6 +23,19 @@ from monitor.comparison.paired import PairedCells
 from monitor.errors import StateError
 from monitor.fold import ComparisonKey, DeadLetter, PaneKey
 from monitor.pane import Pane
+from monitor.publication import (
+    Parts,
+    Publication,
+    Snapshot,
+    decode_chunk,
+    decode_snapshot,
+    encode_snapshot,
+    encode_version,
+    pairs_key,
+    pane_key,
+    parse_key,
+    version_key,
+)
 from monitor.sources.source import Mark
 from monitor.version_profile import VersionKey
 
@@ -34,8 +47,17 @@ _CREATE = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS partitions (
     partition INTEGER PRIMARY KEY, offset INTEGER NOT NULL, watermark_us INTEGER, at_end INTEGER NOT NULL,
-    mark_offset INTEGER, mark_crc32 INTEGER
+    mark_offset INTEGER, mark_crc32 INTEGER, joined INTEGER NOT NULL, joined_watermark_us INTEGER
 );
+CREATE TABLE IF NOT EXISTS followed (
+    partition INTEGER PRIMARY KEY, next_offset INTEGER NOT NULL, snapshot BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS checkpoints (
+    partition INTEGER NOT NULL, chunk INTEGER NOT NULL, body BLOB NOT NULL, PRIMARY KEY (partition, chunk)
+);
+CREATE TABLE IF NOT EXISTS unpublished (
+    partition INTEGER NOT NULL, key TEXT NOT NULL, PRIMARY KEY (partition, key)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS versions (
     partition INTEGER NOT NULL, model TEXT NOT NULL, version TEXT NOT NULL, baseline_sha256 TEXT NOT NULL,
     total BLOB NOT NULL, PRIMARY KEY (partition, model, version)
@@ -63,8 +85,8 @@ CREATE TABLE IF NOT EXISTS dead_letters (
 _WITHOUT_PARTITION = ("versions", "panes", "comparison_panes", "open_requests", "counters", "dead_letters")
 _SET_ASIDE = "".join(f"ALTER TABLE {name} RENAME TO {name}_1;" for name in _WITHOUT_PARTITION)
 _COPY = """
-INSERT INTO partitions SELECT 0, value, (SELECT value FROM meta WHERE key = 'watermark_us'), 0, NULL, NULL
-    FROM meta WHERE key = 'offset';
+INSERT INTO partitions SELECT 0, value, watermark_us, 0, NULL, NULL, value, watermark_us FROM meta,
+    (SELECT (SELECT value FROM meta WHERE key = 'watermark_us') AS watermark_us) WHERE key = 'offset';
 DELETE FROM meta WHERE key IN ('offset', 'watermark_us');
 INSERT INTO meta SELECT 'partitions', '1' FROM meta WHERE key = 'log_id';
 INSERT INTO versions SELECT 0, model, version, baseline_sha256, total FROM versions_1;
@@ -96,8 +118,19 @@ class Position(NamedTuple):
     mark: Mark | None = None
 
 
+class Joined(NamedTuple):
+    """Where open requests were written down: the next offset to read there, and the watermark."""
+
+    offset: int
+    watermark_us: int | None
+
+
 class Changes(NamedTuple):
-    """All that one commit writes of one partition; a request without a record is no longer open."""
+    """All that one commit writes of one partition; a request without a record is no longer open.
+
+    ``anew`` says that ``requests`` are all there are, whatever the file says.
+    ``unpublished`` are keys of records that the other monitors are to be told of, ``published`` those that they were.
+    """
 
     partition: int
     position: Position
@@ -107,6 +140,9 @@ class Changes(NamedTuple):
     requests: Iterable[tuple[str, bytes | None]]
     counters: Mapping[str, int]
     dead_letters: Iterable[DeadLetter]
+    anew: bool = False
+    unpublished: Iterable[str] = ()
+    published: Iterable[str] = ()
 
 
 class StateStore:
@@ -154,6 +190,53 @@ class StateStore:
     def requests(self, partition: int) -> list[tuple[str, bytes]]:
         """Returns the open requests of a partition, by id."""
         return self._fetch("SELECT id, body FROM open_requests WHERE partition = ?", (partition,))
+
+    def joined(self, partition: int) -> Joined:
+        """Returns where the open requests of a partition are of: not later than its position."""
+        rows = self._fetch("SELECT joined, joined_watermark_us FROM partitions WHERE partition = ?", (partition,))
+        return Joined(*rows[0]) if rows else Joined(0, None)
+
+    def followed(self) -> dict[int, tuple[int, Snapshot]]:
+        """Returns, by partition, where the topic of panes is read on and the newest snapshot."""
+        rows = self._fetch("SELECT partition, next_offset, snapshot FROM followed")
+        return {partition: (after, decode_snapshot(body)) for partition, after, body in rows}
+
+    def checkpoint(self, partition: int) -> list[tuple[str, bytes]]:
+        """Returns the open requests of the newest checkpoint that was published of a partition."""
+        rows = self._fetch("SELECT body FROM checkpoints WHERE partition = ? ORDER BY chunk", (partition,))
+        return [request for (body,) in rows for request in decode_chunk(body)]
+
+    def unpublished(self, partition: int) -> set[str]:
+        """Returns the keys of what the others are to be told of a partition."""
+        return {key for (key,) in self._fetch("SELECT key FROM unpublished WHERE partition = ?", (partition,))}
+
+    def publishable(self, partition: int) -> set[str]:
+        """Returns the keys of everything there is to tell of a partition."""
+        panes = self._fetch("SELECT model, version, start_us FROM panes WHERE partition = ?", (partition,))
+        versions = self._fetch("SELECT model, version FROM versions WHERE partition = ?", (partition,))
+        pairs = self._fetch(
+            "SELECT model, champion, challenger, start_us FROM comparison_panes WHERE partition = ?", (partition,)
+        )
+        return {
+            *(pane_key(PaneKey(*row)) for row in panes),
+            *(version_key(VersionKey(*row)) for row in versions),
+            *(pairs_key(ComparisonKey(*row)) for row in pairs),
+        }
+
+    def records(self, partition: int, keys: Iterable[str]) -> dict[str, bytes | None]:
+        """Returns what is to be told under these keys, as of the last commit."""
+        return {key: value for key in keys if (value := self._record(partition, key)) is not None}
+
+    def letters(self, partition: int, offsets: Iterable[int]) -> list[DeadLetter]:
+        """Returns what is kept aside of a partition at these offsets."""
+        found = []
+        for offset in offsets:
+            rows = self._fetch(
+                "SELECT log_offset, reason, detail, payload FROM dead_letters WHERE (partition, log_offset) = (?, ?)",
+                (partition, offset),
+            )
+            found += [DeadLetter(*row) for row in rows]
+        return found
 
     def counters(self) -> dict[int, Counter[str]]:
         """Returns what was counted in each partition."""
@@ -221,6 +304,31 @@ class StateStore:
             except sqlite3.Error as error:
                 raise self._failure(error) from error
 
+    def receive(self, publication: Publication, parts: Parts, next_offset: int, *, adopt: bool) -> None:
+        """Takes over what another monitor says of a partition, or notes only how far it was read.
+
+        Args:
+            publication: what was said.
+            parts: its records.
+            next_offset: where the topic of panes is read on.
+            adopt: whether the state becomes what was said; the open requests stay those of ``joined``.
+
+        Raises:
+            StateError: the file cannot be written.
+        """
+        with self._mutex:
+            try:
+                self._database.execute("BEGIN IMMEDIATE")
+                try:
+                    self._receive(publication, parts, next_offset, adopt)
+                    self._database.execute("COMMIT")
+                except BaseException:
+                    if self._database.in_transaction:
+                        self._database.execute("ROLLBACK")
+                    raise
+            except sqlite3.Error as error:
+                raise self._failure(error) from error
+
     def close(self) -> None:
         """Closes the file and lets another monitor have it."""
         with self._mutex:
@@ -236,10 +344,13 @@ class StateStore:
     def _write(self, changes: Changes) -> None:
         run, many = self._database.execute, self._database.executemany
         partition, position = changes.partition, changes.position
+        joined = Joined(position.offset, position.watermark_us)
         run(
-            "INSERT OR REPLACE INTO partitions VALUES (?, ?, ?, ?, ?, ?)",
-            (partition, position.offset, position.watermark_us, position.at_end, *(position.mark or (None, None))),
+            "INSERT OR REPLACE INTO partitions VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (partition, *_columns(position), *joined),
         )
+        many("DELETE FROM unpublished WHERE (partition, key) = (?, ?)", [(partition, key) for key in changes.published])
+        many("INSERT OR IGNORE INTO unpublished VALUES (?, ?)", [(partition, key) for key in changes.unpublished])
         many(
             "INSERT OR REPLACE INTO panes (partition, model, version, start_us, body) VALUES (?, ?, ?, ?, ?)",
             [(partition, *key, pane.to_bytes()) for key, pane in changes.panes.items()],
@@ -255,6 +366,8 @@ class StateStore:
                 for key, cells in changes.comparisons.items()
             ],
         )
+        if changes.anew:
+            run("DELETE FROM open_requests WHERE partition = ?", (partition,))
         kept, gone = [], []
         for request_id, record in changes.requests:
             if record is None:
@@ -272,6 +385,63 @@ class StateStore:
             [(partition, *letter) for letter in changes.dead_letters],
         )
         run("DELETE FROM dead_letters WHERE id <= (SELECT max(id) FROM dead_letters) - ?", (self._max_dead_letters,))
+
+    def _receive(self, publication: Publication, parts: Parts, next_offset: int, adopt: bool) -> None:
+        run, many = self._database.execute, self._database.executemany
+        partition, snapshot = publication.partition, publication.snapshot
+        run("INSERT OR REPLACE INTO followed VALUES (?, ?, ?)", (partition, next_offset, encode_snapshot(snapshot)))
+        if parts.chunks:
+            run("DELETE FROM checkpoints WHERE partition = ?", (partition,))
+            many(
+                "INSERT INTO checkpoints VALUES (?, ?, ?)",
+                [(partition, chunk, body) for chunk, body in parts.chunks.items() if body is not None],
+            )
+        if not adopt:
+            return
+        self._write_log(Log(snapshot.log_id, snapshot.of))
+        mark = None if snapshot.mark is None else Mark(*snapshot.mark)
+        position = Position(snapshot.offset, snapshot.watermark_us, snapshot.at_end, mark)
+        run(
+            "INSERT INTO partitions VALUES (?, ?, ?, ?, ?, ?, 0, NULL) ON CONFLICT (partition) DO UPDATE SET "
+            "offset = excluded.offset, watermark_us = excluded.watermark_us, at_end = excluded.at_end, "
+            "mark_offset = excluded.mark_offset, mark_crc32 = excluded.mark_crc32",
+            (partition, *_columns(position)),
+        )
+        many(
+            "INSERT OR REPLACE INTO panes (partition, model, version, start_us, body) VALUES (?, ?, ?, ?, ?)",
+            [(partition, *key, body) for key, body in parts.panes.items()],
+        )
+        many(
+            "INSERT OR REPLACE INTO versions VALUES (?, ?, ?, ?, ?)",
+            [(partition, *key, digest, total.to_bytes()) for key, (digest, total) in parts.versions.items()],
+        )
+        many(
+            "INSERT OR REPLACE INTO comparison_panes VALUES (?, ?, ?, ?, ?, ?)",
+            [(partition, *key, msgspec.msgpack.encode(cells.to_record())) for key, cells in parts.pairs.items()],
+        )
+        many(
+            "INSERT OR REPLACE INTO counters VALUES (?, ?, ?)",
+            [(partition, *counter) for counter in snapshot.counters.items()],
+        )
+        run("DELETE FROM unpublished WHERE partition = ?", (partition,))
+
+    def _record(self, partition: int, key: str) -> bytes | None:
+        kind, members = parse_key(key)
+        if kind == "version":
+            rows = self._fetch(
+                "SELECT baseline_sha256, total FROM versions WHERE (partition, model, version) = (?, ?, ?)",
+                (partition, *members),
+            )
+            return encode_version(*rows[0]) if rows else None
+        if kind == "pane":
+            statement = "SELECT body FROM panes WHERE (partition, model, version, start_us) = (?, ?, ?, ?)"
+        else:
+            statement = (
+                "SELECT body FROM comparison_panes "
+                "WHERE (partition, model, champion, challenger, start_us) = (?, ?, ?, ?, ?)"
+            )
+        rows = self._fetch(statement, (partition, *members))
+        return rows[0][0] if rows else None
 
     def _prepare(self, pane_us: int) -> None:
         application = self._fetch("PRAGMA application_id")[0][0]
@@ -327,6 +497,10 @@ class StateStore:
         return StateError(f"{self._path} cannot be used: {error}")
 
     _advice: Final = "move it away, and the monitor folds the log again from its start"
+
+
+def _columns(position: Position) -> tuple[int | None, ...]:
+    return (position.offset, position.watermark_us, position.at_end, *(position.mark or (None, None)))
 
 
 def _lock(path: Path) -> TextIOWrapper:

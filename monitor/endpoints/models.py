@@ -1,11 +1,13 @@
 """``/v1/models``: findings and comparisons as JSON."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from monitor.consumer import Consumer
 from monitor.endpoints.answers import json_answer
 from monitor.errors import InvalidError
 from monitor.findings import Findings
@@ -16,8 +18,24 @@ _DEFAULT_PANES = 400
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def routes(findings: Findings) -> list[Route]:
-    """Returns the routes. The functions are not async: judging is work, so Starlette gives it a thread."""
+def routes(findings: Findings, consumer: Consumer) -> list[Route]:
+    """Returns the routes. The functions are not async: judging is work, so Starlette gives it a thread.
+
+    Of several monitors each model has one judge; the others send whoever asks there.
+    """
+
+    def of_judge(answer: Callable[[Request], Response]) -> Callable[[Request], Response]:
+        def answer_or_send_on(request: Request) -> Response:
+            elsewhere = consumer.judge_of(request.path_params["model"])
+            if elsewhere is None:
+                return answer(request)
+            if elsewhere.url is None:
+                sentence = "another monitor is the judge of this model, and has not said yet where it answers"
+                return json_answer({"error": sentence}, 503)
+            query = f"?{request.url.query}" if request.url.query else ""
+            return RedirectResponse(f"{elsewhere.url.rstrip('/')}{request.url.path}{query}", 307)
+
+        return answer_or_send_on
 
     def models(_: Request) -> Response:
         return json_answer({"models": findings.models()})
@@ -35,9 +53,9 @@ def routes(findings: Findings) -> list[Route]:
 
     return [
         Route("/v1/models", models),
-        Route("/v1/models/{model}", model),
-        Route("/v1/models/{model}/versions/{version}/window", window),
-        Route("/v1/models/{model}/comparisons/{champion}/{challenger}/window", comparison),
+        Route("/v1/models/{model}", of_judge(model)),
+        Route("/v1/models/{model}/versions/{version}/window", of_judge(window)),
+        Route("/v1/models/{model}/comparisons/{champion}/{challenger}/window", of_judge(comparison)),
     ]
 
 

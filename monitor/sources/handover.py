@@ -4,14 +4,14 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from monitor.sources.source import Delivery, Message
+from monitor.sources.source import Delivery, Message, Received
 
 
 class Handover:
     """A queue between two threads. The writer looks at ``full`` before it reads more of the log.
 
     Args:
-        most_events: events that may wait; a message that is put is taken in all the same.
+        most_events: events, and records of other monitors, that may wait; a message put is taken in all the same.
         wake: called when there is something to take.
         room: called when something was taken.
     """
@@ -49,4 +49,6 @@ class Handover:
 
 
 def _events_in(message: Message) -> int:
+    if isinstance(message, Received):
+        return len(message.publication.records)
     return len(message.batch.lines) if isinstance(message, Delivery) else 0

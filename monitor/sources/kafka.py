@@ -14,17 +14,31 @@ import logging
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import IllegalStateError, KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
-from monitor.kafka_clients import connection, consuming, ends_of, fetches, positions_of
+from monitor.kafka_clients import connection, consuming, ends_of, fetches, partition_count, positions_of
+from monitor.publication import Publication
 from monitor.settings import KafkaSettings
 from monitor.sources.handover import Handover
-from monitor.sources.source import Assigned, Batch, Delivery, Mark, Message, Revoked, Stopped
+from monitor.sources.panes_topic import PanesTopic, sentence_of
+from monitor.sources.source import (
+    Acknowledged,
+    Assigned,
+    Batch,
+    Delivery,
+    Letter,
+    Mark,
+    Message,
+    Received,
+    Revoked,
+    Stopped,
+    TakenOver,
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -57,6 +71,7 @@ class KafkaLog:
         settings: brokers, topic, group.
         most_events: about how many events are handed over at a time; as many may wait.
         wake: called when there is something to read.
+        followed: where each partition of the topic of panes is read on.
         stall_s: how long nothing may come of a partition that has more before the client is made anew.
 
     Raises:
@@ -64,7 +79,12 @@ class KafkaLog:
     """
 
     def __init__(
-        self, settings: KafkaSettings, most_events: int, wake: Callable[[], None], stall_s: float = 30.0
+        self,
+        settings: KafkaSettings,
+        most_events: int,
+        wake: Callable[[], None],
+        followed: Mapping[int, int],
+        stall_s: float = 30.0,
     ) -> None:
         self._settings = settings
         self._options = connection(settings)
@@ -76,12 +96,18 @@ class KafkaLog:
         self._handover = Handover(most_events, wake, lambda: self._in_loop(self._room.set))
         self._epoch = 0
         self._taken_epoch = 0
+        self._followed = dict(followed)
         self._reader: _Reader | None = None
+        self._panes: PanesTopic | None = None
+        # What goes on beside reading; what it fails with ends the client's life.
+        self._errands: set[asyncio.Task[None]] = set()
+        self._failed: asyncio.Future[None] | None = None
         self._to_commit: dict[int, int] = {}
         # Replaced, never changed, so that any thread may read it.
         self._ends: Mapping[int, int] = {}
         self.waiting: str | None = f"waiting for Kafka at {settings.bootstrap_servers}"
         self.rebuilt = 0
+        self.shared = True
         self._thread = threading.Thread(target=self._run, name="tiltyard-kafka", daemon=True)
         self._thread.start()
 
@@ -107,6 +133,10 @@ class KafkaLog:
         """Has the group told, before long, how far partitions were read; it matters to nobody whether it hears."""
         self._in_loop(self._to_commit.update, dict(offsets))
 
+    def publish(self, publication: Publication, letters: list[Letter]) -> None:
+        """Tells the others of a partition; without effect when it was shared out anew meanwhile."""
+        self._in_loop(self._publish, self._taken_epoch, publication, letters)
+
     def given_up(self) -> None:
         """Lets the others have the partitions."""
         self._in_loop(self._given_up.set)
@@ -124,6 +154,46 @@ class KafkaLog:
     def _seek(self, epoch: int, partition: int, offset: int, mark: Mark | None) -> None:
         if self._reader is not None and epoch == self._epoch:
             self._reader.seek(partition, offset, mark)
+
+    def _publish(self, epoch: int, publication: Publication, letters: list[Letter]) -> None:
+        if epoch == self._epoch:
+            self._run_errand(self._tell(epoch, publication, letters))
+
+    async def _tell(self, epoch: int, publication: Publication, letters: list[Letter]) -> None:
+        if self._panes is not None and await self._panes.publish(publication, letters) and epoch == self._epoch:
+            self.put(Acknowledged(publication.partition))
+
+    async def _take_over(self, epoch: int, partitions: list[int]) -> None:
+        assert self._panes is not None  # there is none without an assignment
+        for partition in partitions:
+            end = await self._panes.take_over(partition)
+            if epoch != self._epoch:
+                return
+            self.put(TakenOver(partition, end))
+
+    def _run_errand(self, errand: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(errand)
+        self._errands.add(task)
+        task.add_done_callback(self._end_errand)
+
+    def _end_errand(self, task: "asyncio.Task[None]") -> None:
+        self._errands.discard(task)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None and self._failed is not None and not self._failed.done():
+            self._failed.set_exception(error)
+
+    async def _end_errands(self) -> None:
+        errands = set(self._errands)
+        for errand in errands:
+            errand.cancel()
+        if errands:
+            await asyncio.wait(errands)
+
+    def _receive(self, message: Received) -> None:
+        self._followed[message.publication.partition] = message.next_offset
+        self.put(message)
 
     def _run(self) -> None:
         with self._runner:
@@ -150,6 +220,8 @@ class KafkaLog:
             self.waiting = f"waiting for topic {self._settings.events_topic}: it is not there"
         elif isinstance(error, KafkaError):
             self.waiting = f"waiting for {at}: {error}"
+        elif error is not None and (sentence := sentence_of(error)):
+            self.waiting = sentence
         else:
             self.rebuilt += 1
             self.waiting = f"waiting for {at}: the client is made anew"
@@ -177,14 +249,27 @@ class KafkaLog:
         ) as consumer:
             if self._settings.events_topic not in await consumer.topics():
                 raise _TopicGoneError
+            count = await partition_count(consumer, self._settings.events_topic)
+            self._panes = PanesTopic(self._options, self._settings, count, self._followed, self._receive)
+            await self._panes.prepare()
+            self._failed = asyncio.get_running_loop().create_future()
             self._reader = _Reader(self, consumer, self._settings.events_topic)
             self.waiting = None
+            lives: set[asyncio.Future[None]] = {
+                asyncio.create_task(self._reader.run(self._stall_s)),
+                asyncio.create_task(self._panes.follow(self.has_room)),
+            }
             try:
-                await self._reader.run(self._stall_s)
+                done, _ = await asyncio.wait({*lives, self._failed}, return_when=asyncio.FIRST_COMPLETED)
             finally:
+                self._failed.cancel()
+                for life in lives:
+                    life.cancel()
+                await asyncio.wait(lives)
                 self._reader = None
-                if self._ends:
-                    await self.revoke()
+                await self.revoke()
+            for life in done:
+                life.result()
 
     # What the reader calls, in the loop.
 
@@ -217,11 +302,16 @@ class KafkaLog:
         """Hands an assignment over; what is sought from now on belongs to it."""
         self._epoch += 1
         self._ends = {}
-        self.put(Assigned(f"kafka:{self._settings.events_topic}", tuple(sorted(partitions)), of))
+        mine = sorted(partitions)
+        self.put(Assigned(f"kafka:{self._settings.events_topic}", tuple(mine), of))
+        self._run_errand(self._take_over(self._epoch, mine))
 
     async def revoke(self) -> None:
         """Returns once all that was read is committed; after GIVE_UP_S, or when told to end, in any case."""
         self._epoch += 1
+        await self._end_errands()
+        if self._panes is not None:
+            await self._panes.release()
         self._given_up.clear()
         self.put(Revoked())
         answers = {asyncio.create_task(event.wait()) for event in (self._given_up, self._ended)}

@@ -8,7 +8,8 @@ from typing import Any
 from urllib.parse import quote
 
 from monitor.errors import SourceBusyError, SourceError
-from monitor.sources.source import Assigned, Batch, Bounds, Delivery, Mark, Message, Refused
+from monitor.publication import Publication
+from monitor.sources.source import Assigned, Batch, Bounds, Delivery, Letter, Mark, Message, Refused, TakenOver
 from server.contract.log_schema import (
     APPLICATION_ID,
     META_LOG_ID,
@@ -148,11 +149,13 @@ class OutboxLog:
     """
 
     rebuilt = 0
+    shared = False
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._source: OutboxSource | None = None
         self._offset: int | None = None
+        self._is_taken_over = False
 
     @property
     def waiting(self) -> str | None:
@@ -164,6 +167,9 @@ class OutboxLog:
         if self._source is None:
             self._source = open_outbox(self._path)
             return None if self._source is None else Assigned(self._source.log_id, (0,), 1)
+        if not self._is_taken_over:
+            self._is_taken_over = True
+            return TakenOver(0, None)
         if self._offset is None:
             return None
         batch = self._source.read(self._offset, limit)
@@ -183,6 +189,9 @@ class OutboxLog:
 
     def committed(self, offsets: Iterable[tuple[int, int]]) -> None:
         """Does nothing: the outbox is not told who has read it."""
+
+    def publish(self, publication: Publication, letters: list[Letter]) -> None:
+        """Does nothing: there is nobody to be told."""
 
     def given_up(self) -> None:
         """Does nothing: the outbox has one reader."""

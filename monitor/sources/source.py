@@ -1,12 +1,15 @@
 """What the monitor asks of a log, whatever keeps it.
 
 A log has partitions, numbered from 0; all events of a request stand in one of them, in order. A source says which
-partitions are this monitor's to read (``Assigned``), then what stands in them (``Delivery``), and when others shall
-read them (``Revoked``). Nothing comes of a partition before ``seek`` has said from where on.
+partitions are this monitor's to read (``Assigned``), when each can be begun with (``TakenOver``), then what stands in
+them (``Delivery``), and when others shall read them (``Revoked``). Nothing comes of a partition before ``seek`` has
+said from where on. Where several monitors share a log, the source also carries what they tell each other of it.
 """
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol
+
+from monitor.publication import Publication
 
 
 class Refused(NamedTuple):
@@ -14,6 +17,15 @@ class Refused(NamedTuple):
 
     offset: int
     events: int
+    reason: str
+    detail: str
+    payload: bytes
+
+
+class Letter(NamedTuple):
+    """A refused entry of a partition, for the topic of such."""
+
+    offset: int
     reason: str
     detail: str
     payload: bytes
@@ -66,7 +78,30 @@ class Stopped(NamedTuple):
     reason: str
 
 
-Message = Assigned | Delivery | Revoked | Stopped
+class TakenOver(NamedTuple):
+    """Nobody else publishes an assigned partition any more, and what was published came before this.
+
+    ``panes_end`` is where the topic of panes ends, None where there is none.
+    """
+
+    partition: int
+    panes_end: int | None
+
+
+class Received(NamedTuple):
+    """What a monitor, this one or another, has published; ``next_offset`` is where it is read on."""
+
+    publication: Publication
+    next_offset: int
+
+
+class Acknowledged(NamedTuple):
+    """What was last published of a partition is there for the others."""
+
+    partition: int
+
+
+Message = Assigned | TakenOver | Delivery | Revoked | Stopped | Received | Acknowledged
 
 
 class Bounds(NamedTuple):
@@ -103,6 +138,13 @@ class Source(Protocol):
 
     def committed(self, offsets: Iterable[tuple[int, int]]) -> None:
         """Takes note of how far partitions are folded and saved, for others to see."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether others read the log, too, and are to be told."""
+
+    def publish(self, publication: Publication, letters: list[Letter]) -> None:
+        """Tells the others of a partition, which ``Acknowledged`` answers; and sets refused entries aside for all."""
 
     def given_up(self) -> None:
         """Says that everything read before ``Revoked`` is committed."""

@@ -363,6 +363,18 @@ def monitor_process() -> Any:
             monitor.kill()
 
 
+@pytest.fixture
+def until() -> Callable[[Callable[[], bool]], None]:
+    """Returns once a condition holds."""
+
+    def wait(condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 30
+        while not condition():
+            assert time.monotonic() < deadline
+
+    return wait
+
+
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory, monitor_process: Any) -> Any:
     """A monitor that has read twenty minutes of two versions, labels included, shared by a module.

@@ -36,13 +36,20 @@ class EventTopic:
         return {
             "TILTYARD_KAFKA__BOOTSTRAP_SERVERS": self.servers,
             "TILTYARD_KAFKA__EVENTS_TOPIC": self.name,
-            "TILTYARD_MONITOR_KAFKA__DEAD_LETTERS_TOPIC": f"{self.name}.dead-letters",
-            "TILTYARD_MONITOR_KAFKA__GROUP": f"{self.name}-group",
+            **self._of_group("group"),
         }
 
     def settings_of(self, group: str) -> dict[str, str]:
         """The same for a group of its own."""
-        return {**self.settings, "TILTYARD_MONITOR_KAFKA__GROUP": f"{self.name}-{group}"}
+        return {**self.settings, **self._of_group(group)}
+
+    def _of_group(self, group: str) -> dict[str, str]:
+        return {
+            "TILTYARD_MONITOR_KAFKA__GROUP": f"{self.name}-{group}",
+            "TILTYARD_MONITOR_KAFKA__PANES_TOPIC": f"{self.name}-{group}.panes",
+            "TILTYARD_MONITOR_KAFKA__DEAD_LETTERS_TOPIC": f"{self.name}-{group}.dead-letters",
+            "TILTYARD_MONITOR_KAFKA__PUBLISH_S": "0.3",
+        }
 
     def make(self) -> None:
         """Makes it."""
