@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 
 from server.contract.events import encode_event
@@ -89,6 +89,26 @@ class EventTopic:
                 return await work(admin)
             finally:
                 await admin.close()
+
+        return asyncio.run(run())
+
+    def records(self, name: str, count: int) -> list[Any]:
+        """Returns so many records of a topic that is there or is being made."""
+
+        async def run() -> list[Any]:
+            consumer = AIOKafkaConsumer(
+                name,
+                bootstrap_servers=self.servers,
+                auto_offset_reset="earliest",
+                isolation_level="read_committed",
+                metadata_max_age_ms=500,
+            )
+            await consumer.start()
+            try:
+                async with asyncio.timeout(30):
+                    return [await consumer.getone() for _ in range(count)]
+            finally:
+                await consumer.stop()
 
         return asyncio.run(run())
 
