@@ -71,6 +71,7 @@ class Drainer:
 
     def finish(self, within_s: float) -> None:
         """Takes what is left and writes it, for so long at most; all workers have ended."""
+        self._outbox.take_rest()
         until = time.monotonic() + within_s
         while not self._drain() and time.monotonic() < until:
             time.sleep(self._interval_s)

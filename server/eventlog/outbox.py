@@ -112,6 +112,7 @@ class Outbox:
         self._awake = False
         self._wake = threading.Event()
         self._closing = False
+        self._takes_rest = False
         self._dead = False
         # Each counter has one writer: the loop adds to what it appended or shed, the thread to
         # what it committed or lost. A shared counter would need a lock on the hot path.
@@ -152,7 +153,8 @@ class Outbox:
     def full(self) -> bool:
         """Whether the queue or the log has no room left, or nobody will ever take from the queue."""
         waiting_bytes = self._appended_bytes - self._committed_bytes
-        return self._dead or waiting_bytes >= self._settings.queue_bytes or self._retention.held_up
+        held_up = self._retention.held_up and not self._takes_rest
+        return self._dead or waiting_bytes >= self._settings.queue_bytes or held_up
 
     @property
     def held_up(self) -> bool:
@@ -224,6 +226,10 @@ class Outbox:
         for line in lines:
             self._enqueue(line)  # all or none: by now the log may be held up
         await self.committed()
+
+    def take_rest(self) -> None:
+        """Takes from now on what the limit of size would refuse: before its end, for what was accepted elsewhere."""
+        self._takes_rest = True
 
     def close(self) -> None:
         """Writes what waits and closes the file. What the disk refuses now is counted as dropped."""

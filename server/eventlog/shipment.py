@@ -28,7 +28,7 @@ from aiokafka.errors import (
 )
 
 from server.contract.partition import partitions_of
-from server.errors import TiltyardError, TopicError
+from server.errors import TiltyardError, TopicError, TopicRefusedError
 from server.eventlog.events_topic import check_partitions, ensure_events_topic
 from server.eventlog.lane import Batch, Lane
 from server.eventlog.log_tail import LogTail
@@ -257,7 +257,9 @@ class Shipment:
                 continue
             try:
                 await ensure_events_topic(settings)  # one that was deleted is made again
-            except (KafkaError, OSError) as error:
+            except TopicRefusedError:
+                raise
+            except Exception as error:  # noqa: BLE001  # aiokafka's inner errors share no other class
                 self.fault, healthy_s = broker_fault(settings, error), None
             else:
                 self.fault = f"topic {settings.events_topic!r}: expected acknowledgements, got none for {SILENCE_S:g} s"

@@ -14,7 +14,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, NoReturn
 
 import msgspec
 
@@ -34,6 +34,7 @@ KEEP_S = 0.2
 """How often the position is kept: what a crash lets be sent again."""
 
 LOCK_S = 0.25
+NICENESS = 10
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 3.0
 REFUSED_PAUSE_S = 5.0
@@ -79,6 +80,8 @@ class Shipper:
     async def run(self) -> None:
         """Ships until it is cancelled; waits first until no other shipper has the log."""
         lock = await self._elected()
+        # On a core that is never idle a tenth of it, which is enough to keep up: who asks a model waits for an answer.
+        os.nice(NICENESS)
         self._tell_status()
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -89,8 +92,8 @@ class Shipper:
             lock.close()
 
     async def drained(self) -> None:
-        """Returns once the topic has everything that is in the log now."""
-        while True:
+        """Returns once the topic has everything that is in the log now, or nothing is shipped at present."""
+        while self._told is None:
             if self._shipment is not None and self._tail is not None:
                 if self._shipment.position >= self._tail.end():
                     return
@@ -279,7 +282,7 @@ def _cause(error: BaseException) -> BaseException:
 
 
 async def _serve(control: socket.socket) -> None:
-    reader, writer = await asyncio.open_connection(sock=control)
+    reader, _writer = await asyncio.open_connection(sock=control)
     start = _decoder.decode(await reader.readline())
     assert isinstance(start, Start)
     configure_logging(start.log_level, start.log_format)
@@ -291,17 +294,20 @@ async def _serve(control: socket.socket) -> None:
         shipping.result()
     line = asked.result()
     if not line:  # the server has gone: whoever succeeds it wants the log
-        with suppress(OutboxError):
-            shipper.keep()
-        os._exit(1)
+        _end(shipper, 1)
     stop = _decoder.decode(line)
     assert isinstance(stop, Stop)
     with suppress(TimeoutError, OutboxError):
         async with asyncio.timeout(stop.within_s):
             await shipper.drained()
-    shipping.cancel()
-    await asyncio.wait({shipping})
-    writer.close()
+    _end(shipper, 0)
+
+
+def _end(shipper: Shipper, status: int) -> NoReturn:
+    """Ends the process at once: brokers that are away would keep its clients from closing."""
+    with suppress(OutboxError):
+        shipper.keep()
+    os._exit(status)
 
 
 def main(control: socket.socket) -> None:

@@ -13,7 +13,7 @@ from server.contract.partition import partition_of
 from server.eventlog.log_reader import read_log
 from server.eventlog.shipped import read_shipped
 from server.identifiers import uuid7
-from tests.kafka.broker import Broker
+from tests.kafka.broker import Broker, free_ports
 from tests.server.eventlog.shipping import Record, records, until
 from tests.server.live_server import Running, tensors
 
@@ -117,3 +117,50 @@ def test_a_server_answers_while_brokers_are_away(shipping_server: tuple[Running,
 
     assert Counter(record.value for record in found) == Counter(lines)
     until(lambda: running.metric('tiltyard_ship_state{state="connected"}') == 1, "the state")
+
+
+@pytest.mark.parametrize("workers", ["1", "3"])
+@pytest.mark.parametrize("when_full", ["shed", "block"])
+@pytest.mark.usefixtures("broker")  # for its client, or the reason of a skip
+def test_a_log_that_is_full_of_unshipped_events_keeps_them(
+    packed: Path, serve: Callable[..., Running], when_full: str, workers: str
+) -> None:
+    """`shed` answers and counts what is not logged, `block` answers 503; labels are refused, and nothing is lost."""
+    [nowhere] = free_ports(1)
+    running = serve(
+        packed,
+        TILTYARD_WORKERS=workers,
+        TILTYARD_KAFKA__BOOTSTRAP_SERVERS=f"127.0.0.1:{nowhere}",
+        TILTYARD_EVENTS__WHEN_FULL=when_full,
+        TILTYARD_EVENTS__RETENTION_BYTES=str(1024 * 1024),
+        TILTYARD_EVENTS__QUEUE_BYTES=str(1024 * 1024),
+    )
+    rows = 1_000
+    values = {"carrier": "UA", "temp": 12.5, "hour": 17, "distance": 900}
+    kinds = {"carrier": "BYTES", "temp": "FP32", "hour": "INT64", "distance": "FP32"}
+    inputs = [
+        {"name": name, "shape": [rows], "datatype": kinds[name], "data": [value] * rows}
+        for name, value in values.items()
+    ]
+    answered = 0
+
+    def full() -> bool:
+        nonlocal answered
+        reply = running.client.post(INFER, json={"inputs": inputs})
+        answered += reply.status_code == 200
+        if when_full == "block":
+            return reply.status_code == 503
+        return running.metric('tiltyard_events_total{outcome="dropped"}') > 0
+
+    until(full, "a full log")
+    assert running.client.post("/v1/feedback", json={"id": "r", "label": True}).status_code == 503
+    assert running.client.get("/v2/health/ready").status_code == 200
+    running.process.terminate()
+    assert running.process.wait(30) == 0
+
+    logged = [
+        line for line in read_log(running.outbox) if b'"tiltyard.prediction.v1"' in line and b'"status"' not in line
+    ]
+    assert 5 < len(logged) <= answered
+    if when_full == "block":
+        assert len(logged) == answered

@@ -299,6 +299,7 @@ def test_a_time_far_ahead_of_the_topics_does_not_stop_the_log(broker: Broker, tm
     """Where a topic of somebody else's making refuses such a record, it is one of now; the event stays as it is."""
     kafka = kafka_settings(broker)
     make_topic(broker.bootstrap_servers, kafka.events_topic, 12)
+    begun_ms = time.time_ns() // 1_000_000
     lines = [event(1), event(2, time_="2099-01-01T00:00:00Z"), event(3)]
     with shipped_log(tmp_path, kafka) as log:
         log.append(*lines)
@@ -306,6 +307,8 @@ def test_a_time_far_ahead_of_the_topics_does_not_stop_the_log(broker: Broker, tm
         found = log.records()
 
     assert assert_nothing_lost(lines, found) == 0
+    [ahead] = [record for record in found if record.id == "event-2"]
+    assert begun_ms <= ahead.timestamp_ms <= time.time_ns() // 1_000_000
 
 
 def test_what_is_no_event_is_set_aside_once(broker: Broker, tmp_path: Path) -> None:
