@@ -298,7 +298,8 @@ class Consumer:
         if snapshot is None or (message.panes_end or 0) < self._followed[number]:
             # Nothing was told yet, or the topic of panes was made anew.
             snapshot, unpublished = None, unpublished | self._store.publishable(number)
-        self._tellers[number] = Teller(unpublished, snapshot, time.monotonic())
+        events = self._settings.kafka.checkpoint_events
+        self._tellers[number] = Teller(unpublished, snapshot, events, time.monotonic())
         self._source.seek(number, partition.next_offset, None if partition.warming else position.mark)
         _logger.info("folding partition %d of the log from offset %d", number, position.offset)
 

@@ -100,6 +100,12 @@ class KafkaSettings(_Group):
         description="Compacted topic through which monitors share their panes; made where there is none.",
     )
     publish_s: float = Field(2.0, gt=0, description="Shortest time between two publications of a partition's panes.")
+    checkpoint_events: int = Field(
+        20_000,
+        ge=1,
+        description="Events of a partition after which its open requests are published whole, if they are not more "
+        "than a fourth of that; a monitor that takes the partition over reads again what came since.",
+    )
     advertised_url: str | None = Field(
         None, description="Where the other monitors' clients reach this one; by default where it listens."
     )

@@ -16,11 +16,9 @@ from monitor.publication import (
 from monitor.sources.source import Letter
 from monitor.state_store import Changes, Log, StateStore
 
-# A checkpoint is due when as many events were folded since the last as this, or as this many times the open
-# requests: then it costs little of the folding, and a partition that moves is read again only that far.
-_LEAST_EVENTS = 20_000
+# A checkpoint waits for so many times as many events as it has requests, so that it costs little of the folding.
 _TIMES_OPEN = 4
-# However few: the log keeps its events for some time only.
+# However few the events: the log keeps them for some time only.
 _LONGEST_S = 3600.0
 
 
@@ -32,10 +30,14 @@ class Teller:
     Args:
         unpublished: as saved.
         snapshot: the newest that was published, by whomever.
+        checkpoint_events: how many events at least are between two checkpoints.
         now_s: from a monotonic clock.
     """
 
-    def __init__(self, unpublished: Iterable[str], snapshot: Snapshot | None, now_s: float) -> None:
+    def __init__(
+        self, unpublished: Iterable[str], snapshot: Snapshot | None, checkpoint_events: int, now_s: float
+    ) -> None:
+        self._checkpoint_events = checkpoint_events
         self._unpublished = set(unpublished)
         self._acknowledged: set[str] = set()
         self._under_way: set[str] | None = None
@@ -87,7 +89,7 @@ class Teller:
         records = store.records(partition.number, (key for key in keys if parse_key(key)[0] != "letter"))
         joined, _, chunks = self._checkpoint
         since = position.offset - joined
-        if since >= max(_LEAST_EVENTS, _TIMES_OPEN * partition.open_requests) or (
+        if since >= max(self._checkpoint_events, _TIMES_OPEN * partition.open_requests) or (
             since and now_s - self._checkpoint_at_s > _LONGEST_S
         ):
             checkpoint = encode_chunks(partition.requests(), chunks)

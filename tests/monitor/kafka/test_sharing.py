@@ -55,7 +55,12 @@ def test_a_monitor_killed_and_one_that_joins_change_no_number(
 ) -> None:
     """One of three is killed in mid-stream, one without any state joins: what is found stays what one alone finds."""
     written = stream(events, 3000)
-    small = {"TILTYARD_MONITOR_BATCH_EVENTS": "100", "TILTYARD_MONITOR_COMMIT_S": "0.01"}
+    small = {
+        "TILTYARD_MONITOR_BATCH_EVENTS": "100",
+        "TILTYARD_MONITOR_COMMIT_S": "0.01",
+        "TILTYARD_MONITOR_KAFKA__CHECKPOINT_EVENTS": "100",
+        "TILTYARD_MONITOR_JOIN__TTL_S": "60",
+    }
     three = [monitor_process(folder, f"{number}.db", **topic.settings, **small) for number in range(3)]
     for monitor in three:
         monitor.wait_for(lambda health: len(health["source"]["partitions"]) == topic.partitions // 3)
@@ -68,7 +73,7 @@ def test_a_monitor_killed_and_one_that_joins_change_no_number(
     three[0].kill()
     topic.write(written[6000:])
 
-    alone = monitor_process(folder, "alone.db", **topic.settings_of("alone"))
+    alone = monitor_process(folder, "alone.db", **{**small, **topic.settings_of("alone")})
     expected = alone.wait_for(_has_read(len(written)))
     until(lambda: sum(monitor.health()["source"]["offset"] for monitor in three[1:]) == len(written))
     until(lambda: _findings_of(three[1:]) == [findings(alone)[1]] * 2)
