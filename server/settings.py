@@ -53,7 +53,10 @@ class EventSettings(BaseModel):
     )
     hash_key: Path | None = Field(None, description="file of the secret that `hash` is keyed with, 16 bytes or more")
     sample_every: int = Field(
-        1, ge=1, le=MOST_EVERY, description="log one request in so many, and every error; `1` logs all"
+        1,
+        ge=0,
+        le=MOST_EVERY,
+        description="log one request in so many, and every error; `1` logs all, `0` errors alone",
     )
 
     @model_validator(mode="after")

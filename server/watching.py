@@ -59,7 +59,7 @@ async def tell_events(service: Service) -> None:
     """
     every = service.settings.events.sample_every
     hidden = {model: _hidden(service, model) for model in service.repository.models()}
-    told = {model: columns for model, columns in hidden.items() if columns or every > 1}
+    told = {model: columns for model, columns in hidden.items() if columns or every != 1}
     while told:
         if service.control.leading:
             for model, columns in told.items():

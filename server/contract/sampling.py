@@ -17,13 +17,13 @@ _first_8_bytes = Struct(">Q").unpack_from
 def in_sample(request_id: str, every: int) -> bool:
     """Returns whether a request belongs to the sample of one request in ``every``.
 
-    It does where the first 8 bytes, big-endian, of SHA-256("tiltyard:sample:" + request id in UTF-8) are
-    divisible by ``every``. A sample of one in 100 is therefore part of that of one in 10.
+    None does where ``every`` is 0. Else it does where the first 8 bytes, big-endian, of SHA-256("tiltyard:sample:" +
+    request id in UTF-8) are divisible by ``every``. A sample of one in 100 is therefore part of that of one in 10.
 
     >>> [in_sample(f"r{number}", 4) for number in range(8)]
     [True, True, False, False, False, True, False, False]
     """
-    if every == 1:
-        return True
+    if every <= 1:
+        return every == 1
     number: int = _first_8_bytes(sha256(f"tiltyard:sample:{request_id}".encode()).digest())[0]
     return number % every == 0

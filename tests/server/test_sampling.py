@@ -66,3 +66,18 @@ def test_a_request_is_kept_whole_or_not_at_all(
     assert balance == answered(running) + running.metric("tiltyard_feedback_total") + len(audits)
     assert running.metric("tiltyard_audits_total") == len(audits)
     assert running.client.get("/health").json()["events"]["sampled_out"] == outcome(running, "sampled_out")
+
+
+def test_only_errors_are_logged_where_no_request_is(serve: Callable[..., Running], packed: Path) -> None:
+    """With 0 every answer, shadow and label is counted as left out; errors and changes are in the log."""
+    running = serve(packed, TILTYARD_EVENTS__SAMPLE_EVERY="0")
+    running.client.post(INFER, json=tensors(id="one")).raise_for_status()
+    wrong = running.client.post(INFER, json={**tensors(), "inputs": [], "id": "wrong"})
+    label = running.client.post("/v1/feedback", json={"id": "one", "label": 1})
+    wait_for(lambda: outcome(running, "sampled_out") == 3, "the shadow")
+    wait_for(lambda: running.metric("tiltyard_audits_total") >= 3, "the process that leads")
+
+    said = [(event.subject, event.data.status) for event in running.events() if isinstance(event, Prediction)]
+    assert (wrong.status_code, label.status_code) == (400, 202)
+    assert said == [("wrong", 400)]
+    assert {type(event) for event in running.events()} == {Prediction, Audited}

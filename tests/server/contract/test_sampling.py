@@ -29,6 +29,7 @@ def test_reference_vectors(request_id: str, number: int) -> None:
 def test_a_thinner_sample_is_part_of_a_thicker_one(request_id: str, every: int, times: int) -> None:
     """Who goes from one in 10 to one in 100 keeps nothing that was left out before."""
     assert in_sample(request_id, 1)
+    assert not in_sample(request_id, 0)
     assert not in_sample(request_id, every * times) or in_sample(request_id, every)
 
 
