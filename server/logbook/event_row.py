@@ -14,8 +14,9 @@ _encoder = msgspec.json.Encoder()
 class EventRow(msgspec.Struct, frozen=True, kw_only=True):
     """One event, flat; None where a column says nothing of its type.
 
-    ``inputs``, ``outputs``, ``fallback``, ``label``, ``before`` and ``after`` are JSON. ``inputs_omitted`` says why
-    inputs are not there. Columns are only ever added, at the end.
+    ``inputs``, ``outputs``, ``fallback``, ``label``, ``before``, ``after`` and ``redacted`` are JSON.
+    ``inputs_omitted`` says why inputs are not there, ``redacted`` what became of hidden columns, ``weight`` how many
+    requests an answer stands for. Columns are only ever added, at the end.
     """
 
     event_id: str
@@ -46,6 +47,9 @@ class EventRow(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
     before: str | None = None
     after: str | None = None
+    redacted: str | None = None
+    weight: int | None = None
+    forgotten: bool | None = None
 
 
 def event_row(event: Event) -> EventRow:
@@ -85,12 +89,15 @@ def _answer(answer: Answer) -> dict[str, Any]:
         "outputs": _text(answer.outputs),
         "inputs_omitted": answer.inputs_omitted,
         "fallback": None if answer.fallback is None else _encoder.encode(answer.fallback).decode(),
+        "redacted": _encoder.encode(answer.redacted).decode() if answer.redacted else None,
+        "weight": answer.weight,
+        "forgotten": answer.forgotten,
     }
 
 
 def _label(label: Label) -> dict[str, Any]:
     value = None if label.label is None else _encoder.encode(label.label).decode()
-    return {"label": value, "row": label.row, "reward": label.reward}
+    return {"label": value, "row": label.row, "reward": label.reward, "forgotten": label.forgotten}
 
 
 def _audit(audit: Audit) -> dict[str, Any]:

@@ -113,13 +113,14 @@ class _Parquet:
 
 
 def _schema() -> Any:
-    """Returns the table's schema: integers are int64, times microseconds in UTC, all else text or float64."""
+    """Returns the table's schema: integers are int64, times microseconds in UTC, the rest text, float64 or bool."""
     import pyarrow  # optional extra `log`
 
     types = {
         "time": pyarrow.timestamp("us", tz="UTC"),
-        **dict.fromkeys(("revision", "status", "latency_us", "rows", "row"), pyarrow.int64()),
+        **dict.fromkeys(("revision", "status", "latency_us", "rows", "row", "weight"), pyarrow.int64()),
         **dict.fromkeys(("share", "bucket", "propensity", "reward"), pyarrow.float64()),
+        "forgotten": pyarrow.bool_(),
     }
     always = ("event_id", "request_id", "type", "time")
     return pyarrow.schema(

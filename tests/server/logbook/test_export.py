@@ -23,6 +23,7 @@ from server.logbook.export_file import export_file
 from server.logbook.selection import Selection, moment_of
 from server.settings import EventSettings
 from tests.kafka.broker import Broker
+from tests.server.live_server import Running, tensors
 from tests.server.logbook.conftest import shipped_whole
 
 Command = Callable[..., Result]
@@ -204,11 +205,24 @@ def test_a_label_without_a_model_is_of_none(log: Path) -> None:
     assert not any(Selection(model="flight").takes(each) for each in labels)
 
 
+def test_a_row_says_what_was_hidden_and_what_it_stands_for(serve: Callable[..., Running], packed: Path) -> None:
+    """Who computes with an export of a sample needs each answer's weight."""
+    hidden = {"TILTYARD_EVENTS__COLUMNS": '{"flight/carrier": "drop"}', "TILTYARD_EVENTS__SAMPLE_EVERY": "2"}
+    server = serve(packed, **hidden)
+    for n in range(8):
+        server.client.post("/v2/models/flight/infer", json=tensors(id=f"r{n}")).raise_for_status()
+
+    rows = [event_row(event) for event in server.events() if isinstance(event, Prediction)]
+
+    assert {(row.redacted, row.weight, row.forgotten) for row in rows} == {('{"carrier":"drop"}', 2, False)}
+
+
 def test_the_columns_are_those_that_are_promised() -> None:
     """Tables read with yesterday's columns: new ones come at the end."""
     promised = (
         "event_id request_id type time model version role rule share bucket propensity revision status error",
         "latency_us rows inputs outputs inputs_omitted fallback label row reward action by reason before after",
+        "redacted weight forgotten",
     )
 
     assert " ".join(promised).split() == list(EventRow.__struct_fields__)
