@@ -20,7 +20,7 @@ LIMIT = 1024 * 1024
 LINE = b"x" * 1000
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test's time is shorter than a log's."""
     monkeypatch.setattr(retention_module, "LOOK_EVERY_S", 0.01)
@@ -81,6 +81,7 @@ def test_the_limit_of_size_holds_under_load(tmp_path: Path) -> None:
     assert ask(path, "SELECT count(*) FROM chunks") > 100
 
 
+@pytest.mark.usefixtures("looks_often")
 def test_what_kafka_lacks_never_goes(tmp_path: Path) -> None:
     """Neither by age nor by size; at the limit new events are counted as dropped, and labels are refused."""
     path = tmp_path / "outbox.db"
@@ -93,6 +94,7 @@ def test_what_kafka_lacks_never_goes(tmp_path: Path) -> None:
         assert ask(path, "SELECT sum(count) FROM chunks") == kept
 
 
+@pytest.mark.usefixtures("looks_often")
 def test_room_comes_with_what_kafka_takes(tmp_path: Path) -> None:
     """At its limit the log gives up what the topic has, however young, and goes on."""
     path = tmp_path / "outbox.db"
@@ -105,6 +107,7 @@ def test_room_comes_with_what_kafka_takes(tmp_path: Path) -> None:
         assert 0 < first(path) <= kept // 2
 
 
+@pytest.mark.usefixtures("looks_often")
 def test_what_kafka_has_is_kept_for_a_while(tmp_path: Path) -> None:
     """With room for it, for events.keep_shipped_s since it was shipped; then it goes, and nothing behind it."""
     path = tmp_path / "outbox.db"
@@ -119,6 +122,7 @@ def test_what_kafka_has_is_kept_for_a_while(tmp_path: Path) -> None:
         wait_for(lambda: first(path) == 50, "the end of its time")
 
 
+@pytest.mark.usefixtures("looks_often")
 def test_a_position_of_another_log_frees_nothing(tmp_path: Path) -> None:
     """What is said of one log does not hold for the one at its place."""
     path = tmp_path / "outbox.db"

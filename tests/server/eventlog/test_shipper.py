@@ -311,7 +311,7 @@ def test_a_time_far_ahead_of_the_topics_does_not_stop_the_log(broker: Broker, tm
     assert begun_ms <= ahead.timestamp_ms <= time.time_ns() // 1_000_000
 
 
-def test_what_is_no_event_is_set_aside_once(broker: Broker, tmp_path: Path) -> None:
+def test_what_is_no_event_is_set_aside(broker: Broker, tmp_path: Path) -> None:
     """A line without a key or an offset of its time, and a damaged chunk, are named and kept; the rest arrives."""
     kafka = kafka_settings(broker)
     with shipped_log(tmp_path, kafka.model_copy(update={"bootstrap_servers": "127.0.0.1:1"})) as log:
