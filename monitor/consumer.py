@@ -7,7 +7,6 @@ what the others say of theirs, so that each has the state of all.
 import logging
 import threading
 import time
-import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -34,6 +33,7 @@ from monitor.state_store import Joined, Log, Position, StateStore
 from monitor.teller import Teller
 from monitor.version_profile import VersionKey
 from monitor.watermark import Clock
+from server.contract.partition import partition_of
 
 _logger = logging.getLogger(__name__)
 
@@ -190,12 +190,13 @@ class Consumer:
     def judge_of(self, model: str) -> Elsewhere | None:
         """Returns which other monitor judges a model, None for this one.
 
-        The judge is the monitor that has a certain partition of the log, so there is one for each model.
+        The judge is the monitor that has the partition of the log that the model's name is hashed to, so the
+        consumer group elects one for each model.
         """
         of = self._log.partitions
         if self._assigned is None or of is None:
             return None
-        number = zlib.crc32(model.encode()) % of
+        number = partition_of(model.encode(), of)
         if number in self._assigned:
             return None
         snapshot = self._snapshots.get(number)

@@ -209,7 +209,10 @@ def load(flags: Mapping[str, Any], config: Path | None = None) -> MonitorSetting
     table = document.get("monitor", {})
     if not isinstance(table, dict):
         raise SettingsError(f"{config or DEFAULT_CONFIG}: expected a table [monitor], got {table!r}")
-    shared["kafka"] = _known_of_kafka(document.get("kafka", {}))
+    of_server = document.get("kafka", {})
+    if not isinstance(of_server, dict):
+        raise SettingsError(f"{config or DEFAULT_CONFIG}: expected a table [kafka], got {of_server!r}")
+    shared["kafka"] = {name: value for name, value in of_server.items() if name in KafkaSettings.model_fields}
     shared_environment: dict[str, Any] = {
         name: os.environ[f"TILTYARD_{name.upper()}"] for name in _SHARED if f"TILTYARD_{name.upper()}" in os.environ
     }
@@ -222,13 +225,6 @@ def load(flags: Mapping[str, Any], config: Path | None = None) -> MonitorSetting
         return MonitorSettings(**merged)
     except ValidationError as error:
         raise SettingsError("; ".join(_sentence(fault) for fault in error.errors())) from None
-
-
-def _known_of_kafka(table: Any) -> Any:
-    """Returns what the monitor knows of the server's table; a thing that is no table is refused as it stands."""
-    if not isinstance(table, dict):
-        return table
-    return {name: value for name, value in table.items() if name in KafkaSettings.model_fields}
 
 
 def _document(config: Path | None) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import pytest
 from pydantic import BaseModel
 
 from monitor.errors import SettingsError
+from monitor.kafka_clients import connection
 from monitor.settings import MonitorSettings, load
 
 
@@ -40,9 +41,72 @@ def test_the_state_stands_beside_the_outbox() -> None:
     assert load({**_NEEDED, "state": "s.db"}).state_file == Path("s.db")
 
 
+def test_kafka_is_shared_with_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server's table and variables hold for the monitor, whose own win; the rest of them is passed over."""
+    (tmp_path / "tiltyard.toml").write_text(
+        '[kafka]\nbootstrap_servers = "a:1"\nevents_topic = "file"\nroutes_topic = "r"\nusername = "file"\n'
+        '[monitor.kafka]\ngroup = "own"\n'
+    )
+    monkeypatch.setenv("TILTYARD_KAFKA__EVENTS_TOPIC", "shared")
+    monkeypatch.setenv("TILTYARD_KAFKA__COMPRESSION", "zstd")
+    monkeypatch.setenv("TILTYARD_MONITOR_KAFKA__USERNAME", "own")
+
+    found = load({}).kafka
+
+    assert ("a:1", "shared", "own", "own") == (
+        found.bootstrap_servers,
+        found.events_topic,
+        found.group,
+        found.username,
+    )
+
+
+def test_no_password_is_shown(tmp_path: Path) -> None:
+    """The settings hold the file's name, and what a client is told is made when it is needed."""
+    (tmp_path / "password").write_text("secret\n")
+    kafka = {
+        "bootstrap_servers": "a:1",
+        "security_protocol": "SASL_PLAINTEXT",
+        "sasl_mechanism": "SCRAM-SHA-256",
+        "username": "me",
+        "password_file": tmp_path / "password",
+    }
+
+    settings = load({"kafka": kafka})
+
+    assert "secret" not in repr(settings)
+    assert {"sasl_plain_username": "me", "sasl_plain_password": "secret"}.items() <= connection(settings.kafka).items()
+
+
+@pytest.mark.parametrize(
+    ("file", "sentence"),
+    [("password_file", "password_file: .*gone cannot be read"), ("ca", "the files of TLS .* cannot be used")],
+)
+def test_a_file_of_credentials_that_cannot_be_used_is_named(tmp_path: Path, file: str, sentence: str) -> None:
+    """A missing file is said at the start, not when a broker is asked."""
+    kafka = {
+        "security_protocol": "SASL_SSL",
+        "username": "me",
+        "password_file": tmp_path / "password",
+        file: tmp_path / "gone",
+    }
+    (tmp_path / "password").write_text("secret")
+
+    with pytest.raises(SettingsError, match=sentence):
+        connection(load({"kafka": kafka}).kafka)
+
+
 @pytest.mark.parametrize(
     ("flags", "toml", "sentence"),
     [
+        ({"kafka": {"bootstrap_servers": "a"}}, "", "monitor.kafka.bootstrap_servers: expected host:port"),
+        ({"kafka": {"key": "k"}}, "", "monitor.kafka: expected certificate and key together, got one of them"),
+        ({}, "kafka = 1", r"expected a table \[kafka\], got 1"),
+        (
+            {"kafka": {"security_protocol": "SASL_SSL"}},
+            "",
+            "monitor.kafka: expected username and password_file with SASL_SSL",
+        ),
         ({**_NEEDED, "join": {"ttl_s": -1}}, "", r"monitor.join.ttl_s: input should be greater than 0, got -1"),
         (_NEEDED, "[monitor]\nportt = 1", "monitor.portt is not a setting"),
         (_NEEDED, "[monitor.pane]\nlength = 1", "monitor.pane.length is not a setting"),

@@ -141,10 +141,10 @@ def test_what_retention_took_away_is_counted_as_a_gap(
     assert "ok" == found["status"]
 
 
-def test_a_partition_that_moves_is_folded_anew_where_its_state_is_not(
+def test_a_partition_that_moves_goes_on_where_the_other_monitor_was(
     folder: Path, topic: EventTopic, events: Any, monitor_process: Any
 ) -> None:
-    """Two monitors share the partitions; when one has gone the other reads those it never had, and misses nothing."""
+    """Two monitors share the partitions; when one has gone the other folds those it never had, and misses nothing."""
     written = stream(events, 1000)
     topic.write(written[:1500])
     first = monitor_process(folder, "first.db", **topic.settings)
