@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import msgspec
+
 from monitor.errors import MonitorError, SourceBusyError, SourceError
 from monitor.fold import FoldLimits, read_events, versions_in
 from monitor.history import History
@@ -30,7 +32,7 @@ from monitor.sources.source import (
     TakenOver,
 )
 from monitor.state_store import Joined, Log, Position, StateStore
-from monitor.teller import Teller
+from monitor.teller import Sender, Teller
 from monitor.version_profile import VersionKey
 from monitor.watermark import Clock
 from server.contract.partition import partition_of
@@ -330,13 +332,22 @@ class Consumer:
         """Takes over what a monitor says of a partition, unless this one folds it or knows more of it."""
         publication = message.publication
         number, snapshot = publication.partition, publication.snapshot
+        kafka = self._settings.kafka
+        if snapshot.group != kafka.group:
+            raise SourceError(
+                f"topic {kafka.panes_topic} is of group {snapshot.group}, but this monitor is of group {kafka.group}: "
+                f"give each group a kafka.panes_topic of its own"
+            )
         self._check(snapshot.log_id, snapshot.of)
         if snapshot.pane_us != fold_limits(self._settings).pane_us:
             raise SourceError(
                 f"pane.length_s is {self._settings.pane.length_s:g}, but another monitor of group "
-                f"{self._settings.kafka.group} has panes of {snapshot.pane_us / 1e6:g} s: give all the same"
+                f"{kafka.group} has panes of {snapshot.pane_us / 1e6:g} s: give all the same"
             )
-        parts = parts_of(publication)
+        try:
+            parts = parts_of(publication)
+        except (ValueError, msgspec.DecodeError) as error:
+            raise SourceError(f"topic {kafka.panes_topic} holds what cannot be understood: {error}") from error
         adopt = False
         if number not in self._partitions:
             resting = self._resting.get(number)
@@ -366,10 +377,15 @@ class Consumer:
         if any(partition.uncommitted_events for partition in due):
             self._commit()
         for partition in due:
-            publication, letters = self._tellers[partition.number].tell(
-                partition, self._store, self._log, self._url, fold_limits(self._settings).pane_us, now
-            )
+            publication, letters = self._tellers[partition.number].tell(partition, self._store, self._sender(), now)
             self._source.publish(publication, letters)
+
+    def _sender(self) -> Sender:
+        log, settings = self._log, self._settings
+        assert log.log_id is not None  # known once a partition is folded
+        assert log.partitions is not None
+        pane_us = fold_limits(settings).pane_us
+        return Sender(settings.kafka.group, log.log_id, log.partitions, pane_us, self._url)
 
     def _check(self, log_id: str, of: int) -> None:
         if self._log.log_id not in (None, log_id):

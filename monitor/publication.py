@@ -27,11 +27,13 @@ _CHUNK_BYTES: Final = 256 * 1024
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Where a partition stands: the record that ends a publication.
 
-    ``log_id`` and ``of`` name the log and its number of partitions, ``pane_us`` is the panes' length, ``offset`` is the
-    next event to fold, ``url`` that of the monitor that folds the partition. ``joined`` is the offset of the
-    checkpoint, which has ``chunks`` records, and ``joined_watermark_us`` the watermark there.
+    ``group`` is the monitors', ``log_id`` and ``of`` name the log and its number of partitions, ``pane_us`` is the
+    panes' length, ``offset`` is the next event to fold, ``url`` that of the monitor that folds the partition.
+    ``joined`` is the offset of the checkpoint, which has ``chunks`` records, and ``joined_watermark_us`` the watermark
+    there.
     """
 
+    group: str
     log_id: str
     of: int
     pane_us: int

@@ -1,6 +1,7 @@
 """What the other monitors have not been told of a partition yet, and when they are told."""
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from monitor.partition import Partition
 from monitor.publication import (
@@ -14,12 +15,22 @@ from monitor.publication import (
     version_key,
 )
 from monitor.sources.source import Letter
-from monitor.state_store import Changes, Log, StateStore
+from monitor.state_store import Changes, StateStore
 
 # A checkpoint waits for so many times as many events as it has requests, so that it costs little of the folding.
 _TIMES_OPEN = 4
 # However few the events: the log keeps them for some time only.
 _LONGEST_S = 3600.0
+
+
+class Sender(NamedTuple):
+    """Who tells: the group, the log and its number of partitions, the panes' length, where the monitor answers."""
+
+    group: str
+    log_id: str
+    of: int
+    pane_us: int
+    url: str | None
 
 
 class Teller:
@@ -71,16 +82,14 @@ class Teller:
         return bool(self._unpublished) or self._told != (partition.position.offset, partition.position.at_end)
 
     def tell(
-        self, partition: Partition, store: StateStore, log: Log, url: str | None, pane_us: int, now_s: float
+        self, partition: Partition, store: StateStore, sender: Sender, now_s: float
     ) -> tuple[Publication, list[Letter]]:
         """Returns what to publish, of a partition whose state is committed.
 
         Args:
             partition: the partition.
             store: has the records.
-            log: the log it is of.
-            url: of this monitor.
-            pane_us: the panes' length.
+            sender: who tells.
             now_s: from the clock of the constructor.
         """
         position = partition.position
@@ -98,18 +107,17 @@ class Teller:
             self._checkpoint = (position.offset, position.watermark_us, present)
             self._checkpoint_at_s = now_s
         joined, joined_watermark_us, chunks = self._checkpoint
-        assert log.log_id is not None  # known once a partition is folded
-        assert log.partitions is not None
         snapshot = Snapshot(
-            log_id=log.log_id,
-            of=log.partitions,
-            pane_us=pane_us,
+            group=sender.group,
+            log_id=sender.log_id,
+            of=sender.of,
+            pane_us=sender.pane_us,
+            url=sender.url,
             offset=position.offset,
             watermark_us=position.watermark_us,
             at_end=position.at_end,
             mark=position.mark,
             counters=dict(partition.counters),
-            url=url,
             joined=joined,
             joined_watermark_us=joined_watermark_us,
             chunks=chunks,

@@ -475,7 +475,7 @@ class _Reader(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka's cl
             Stopped(
                 partition,
                 f"partition {partition} of {self._topic}: {reason}: the topic was made anew, or has lost events; "
-                f"start anew with another --state and another kafka.group",
+                f"start anew with another --state and another kafka.panes_topic",
             )
         )
 

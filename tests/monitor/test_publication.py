@@ -21,6 +21,7 @@ from monitor.publication import (
 from monitor.version_profile import VersionKey
 
 _SNAPSHOT = Snapshot(
+    group="monitors",
     log_id="kafka:events",
     of=6,
     pane_us=60,
@@ -60,7 +61,7 @@ def test_a_publication_is_read_as_it_was_written() -> None:
 
 def test_a_snapshot_is_read_as_it_was_written_and_by_older_monitors() -> None:
     """Every member comes back, and one that a later version adds is passed over."""
-    later = encode_snapshot(_SNAPSHOT).replace(b'{"log_id"', b'{"new":1,"log_id"')
+    later = encode_snapshot(_SNAPSHOT).replace(b'{"group"', b'{"new":1,"group"')
 
     assert [_SNAPSHOT] * 2 == [decode_snapshot(encode_snapshot(_SNAPSHOT)), decode_snapshot(later)]
 

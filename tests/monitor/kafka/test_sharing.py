@@ -138,3 +138,28 @@ def test_what_is_refused_goes_to_a_topic_of_its_own(
     )
     assert headers["detail"]
     assert f"{topic.name}/0/{headers['offset']}".encode() == record.key
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"TILTYARD_MONITOR_KAFKA__GROUP": "another"}, "give each group a kafka.panes_topic of its own"),
+        ({"TILTYARD_MONITOR_PANE__LENGTH_S": "30"}, "has panes of 60 s: give all the same"),
+    ],
+    ids=["group", "panes"],
+)
+def test_a_monitor_that_does_not_fit_the_others_stands_still(
+    folder: Path, topic: EventTopic, events: Any, monitor_process: Any, change: dict[str, str], sentence: str
+) -> None:
+    """Panes that cannot be added up are not: the monitor says why, leaves the group, and the others go on."""
+    first = monitor_process(folder, "first.db", **topic.settings)
+    topic.write([events.answer("a"), events.answer("b")])
+    first.wait_for(_has_read(2))
+    topic.records(f"{topic.name}-group.panes", 1)
+
+    second = monitor_process(folder, "second.db", **{**topic.settings, **change})
+    failing = second.wait_for(lambda health: health["status"] == "failing")
+
+    assert sentence in failing["reason"]
+    topic.write([events.answer("c")])
+    first.wait_for(_has_read(3))
