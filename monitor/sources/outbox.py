@@ -42,7 +42,7 @@ class OutboxSource:
             self._database = sqlite3.connect(
                 uri, uri=True, timeout=_PATIENCE_S, isolation_level=None, check_same_thread=False
             )
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # a sentence may quote damaged bytes
             raise self._failure(error) from error
         try:
             self._inode = path.stat().st_ino
@@ -129,10 +129,10 @@ class OutboxSource:
     def _fetch(self, statement: str, values: Any = ()) -> list[Any]:
         try:
             return self._database.execute(statement, values).fetchall()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # a sentence may quote damaged bytes
             raise self._failure(error) from error
 
-    def _failure(self, error: sqlite3.Error) -> SourceError:
+    def _failure(self, error: Exception) -> SourceError:
         code = getattr(error, "sqlite_errorcode", 0)
         if code & 0xFF in _BUSY:
             return SourceBusyError(f"{self._path} is locked")

@@ -7,8 +7,9 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
-from server.contract.log_schema import APPLICATION_ID, SCHEMA_VERSION, SELECT_CHUNKS
+from server.contract.log_schema import APPLICATION_ID, META_TRIMMED, SCHEMA_VERSION, SELECT_CHUNKS, SELECT_META
 from server.errors import OutboxError
+from server.eventlog.shipped import read_shipped
 
 _CHUNKS = 64
 _PATIENCE_S = 5.0
@@ -25,11 +26,13 @@ def read_log(path: Path) -> Iterator[bytes]:
             offset = 0
             while rows := connection.execute(SELECT_CHUNKS, {"offset": offset, "chunks": _CHUNKS}).fetchall():
                 for first, count, _, crc32, payload in rows:
-                    if zlib.crc32(payload) != crc32:
+                    if not isinstance(payload, bytes) or zlib.crc32(payload) != crc32:
                         raise OutboxError(f"outbox {path}: expected the chunk at offset {first} whole, got it damaged")
+                    if first != offset and first > _gone_below(path, connection):
+                        raise OutboxError(f"outbox {path}: expected the chunk at offset {offset}, got that at {first}")
                     yield from payload.splitlines()
                     offset = first + count
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # its sentence may quote damaged bytes
         raise OutboxError(f"outbox {path}: expected an event log that can be read, got: {error}") from error
 
 
@@ -53,6 +56,16 @@ def open_log(path: Path) -> sqlite3.Connection:
             raise OutboxError(f"outbox {path}: expected an event log that can be read, got: {error}") from error
         raise
     return connection
+
+
+def _gone_below(path: Path, connection: sqlite3.Connection) -> int:
+    """Returns below which offset events may rightly be missing.
+
+    A writer trims, perhaps since the reader began; and after a power cut it goes on behind all that Kafka has.
+    """
+    trimmed = connection.execute(SELECT_META, (META_TRIMMED,)).fetchone()
+    shipped = read_shipped(path)
+    return max(0 if trimmed is None else int(trimmed[0]), 0 if shipped is None else shipped.offset)
 
 
 def _check(path: Path, connection: sqlite3.Connection) -> None:

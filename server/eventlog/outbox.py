@@ -386,7 +386,7 @@ def _open(path: Path) -> tuple[sqlite3.Connection, int]:
             connection.execute(log_schema.UPSERT_META, (log_schema.META_OPENED, str(time.time_ns() // 1_000_000)))
             connection.execute(log_schema.UPSERT_META, (log_schema.META_OPENED_OFFSET, str(next_offset)))
         return connection, next_offset
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # its sentence may quote damaged bytes
         if connection is not None:
             connection.close()
         raise OutboxError(f"outbox {path}: expected an event log that can be written, got: {error}") from error
@@ -397,13 +397,15 @@ def _open(path: Path) -> tuple[sqlite3.Connection, int]:
 
 
 def _check_kind(path: Path, connection: sqlite3.Connection) -> None:
-    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if tables and application != log_schema.APPLICATION_ID:
         raise OutboxError(f"outbox {path}: expected an event log, got another program's SQLite file")
     if version > log_schema.SCHEMA_VERSION:
         raise OutboxError(f"outbox {path}: expected schema {log_schema.SCHEMA_VERSION} or older, got {version}")
+    if tables and not tables >= {"chunks", "meta"}:  # else an empty log would be made beside what is there
+        raise OutboxError(f"outbox {path}: expected the tables chunks and meta, got {', '.join(sorted(tables))}")
 
 
 def _next_offset(path: Path, connection: sqlite3.Connection) -> int:
@@ -426,7 +428,10 @@ def _behind(path: Path, connection: sqlite3.Connection, next_offset: int, shippe
     A power cut may take the log's last groups, which were not synced, after Kafka had them: events that were given
     their offsets again would be passed over as shipped.
     """
-    log_id = connection.execute(log_schema.SELECT_META, (log_schema.META_LOG_ID,)).fetchone()[0]
+    identity = connection.execute(log_schema.SELECT_META, (log_schema.META_LOG_ID,)).fetchone()
+    if identity is None:
+        raise OutboxError(f"outbox {path}: expected its id in the table meta, found none")
+    (log_id,) = identity
     if shipped is None or shipped.log_id != log_id or shipped.offset <= next_offset:
         return next_offset
     logger.warning("outbox %s: ends at %d, but goes on from %d: so much was shipped", path, next_offset, shipped.offset)

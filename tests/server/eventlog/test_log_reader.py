@@ -43,8 +43,21 @@ def test_a_log_that_was_trimmed_begins_where_it_begins(tmp_path: Path) -> None:
     lines = written(path, 4)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("DELETE FROM chunks WHERE first_offset < 6")
+        connection.execute(log_schema.UPSERT_META, (log_schema.META_TRIMMED, "6"))
 
     assert lines[6:] == list(read_log(path))
+
+
+def test_a_chunk_that_is_missing_is_said(tmp_path: Path) -> None:
+    """Between two others, or before the first: what is gone was not trimmed."""
+    for gone in (0, 3):
+        path = tmp_path / f"without {gone}.db"
+        written(path, 4)
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute("DELETE FROM chunks WHERE first_offset = ?", (gone,))
+
+        with pytest.raises(OutboxError, match=f"expected the chunk at offset {gone}, got that at {gone + 3}"):
+            list(read_log(path))
 
 
 def other_database(path: Path) -> None:

@@ -292,6 +292,18 @@ def test_a_locked_file_is_refused_at_the_start(path: Path, monkeypatch: pytest.M
     Outbox(path, EventSettings()).close()
 
 
+def test_a_log_whose_schema_is_damaged_is_refused(path: Path) -> None:
+    """A table under another name is a damaged log: an empty one beside it would begin at offset 0 again."""
+    filled(path, 100).close()
+    connection = sqlite3.connect(path)
+    connection.execute("ALTER TABLE chunks RENAME TO chumks")
+    connection.commit()
+    connection.close()
+
+    with pytest.raises(OutboxError, match="expected the tables chunks and meta, got chumks, meta"):
+        Outbox(path, EventSettings())
+
+
 @pytest.mark.parametrize("keep", [0.3, 0.6, 0.95])
 def test_a_file_cut_short_is_refused(path: Path, keep: float) -> None:
     """Half a database is no log; it is neither emptied nor written."""
