@@ -199,19 +199,25 @@ class Broker:
 
 
 @contextmanager
-def running_broker(folder: Path, port: int | None = None, settings: Sequence[tuple[str, str]] = ()) -> Iterator[Broker]:
+def running_broker(
+    folder: Path,
+    port: int | None = None,
+    settings: Sequence[tuple[str, str]] = (),
+    controller_port: int | None = None,
+) -> Iterator[Broker]:
     """Gives a broker that is usable, the only one of its cluster; its process ends with the context.
 
     Args:
         folder: takes its data.
         port: where clients reach it; without one a free port.
         settings: laid over a broker's usual ones.
+        controller_port: where it is reached as a controller; without one a free port.
 
     Raises:
         BrokerUnavailableError: Java, Maven or the jars are missing here.
     """
     own, controller = free_ports(2)
-    cluster = Cluster([Node(1, port or own, controller)], settings=tuple(settings))
+    cluster = Cluster([Node(1, port or own, controller_port or controller)], settings=tuple(settings))
     with Broker(cluster, cluster.nodes[0], folder) as broker:
         yield broker
 
