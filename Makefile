@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: install demo test check bench kafka lock
+.PHONY: install demo test check bench faults kafka lock
 
 install: $(STAMP)
 
@@ -30,6 +30,10 @@ check: install
 
 bench: install
 	$(BIN)/python -m benchmarks $(ARGS)
+
+# All rounds of every fault: about an hour. It writes the table of the README to tests/faults/results.
+faults: install
+	$(BIN)/python -m tests.faults $(ARGS)
 
 # A broker to try things with, on a free port or the one in ARGS, until Ctrl-C; needs Java and Maven.
 kafka: install

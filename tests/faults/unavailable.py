@@ -1,0 +1,5 @@
+"""What a fault needs and a machine may lack."""
+
+
+class UnavailableError(Exception):
+    """The fault cannot be made here; the message says what is missing."""
