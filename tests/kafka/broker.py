@@ -16,7 +16,7 @@ from typing import Self
 
 from tests.kafka.classpath import BrokerUnavailableError, broker_classpath
 
-START_S = 60.0
+START_S = 180.0
 STOP_S = 30.0
 
 # A short life on a busy machine: start fast rather than run fast.
