@@ -31,7 +31,7 @@ check: install
 bench: install
 	$(BIN)/python -m benchmarks $(ARGS)
 
-# All rounds of every fault: about an hour. It writes the table of the README to tests/faults/results.
+# All rounds of every fault: more than an hour. It writes the table of the README to tests/faults/results.
 faults: install
 	$(BIN)/python -m tests.faults $(ARGS)
 

@@ -4,6 +4,7 @@ import random
 import shutil
 import sqlite3
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 from monitor.errors import SourceError
@@ -40,11 +41,10 @@ def damage(sound: Path, copy: Path, chance: random.Random) -> str:
 
 
 def copied(outbox: Path, copy: Path) -> Path:
-    """Returns a log of nobody as one file, without a journal."""
-    shutil.copyfile(outbox, copy)
-    connection = sqlite3.connect(copy)
-    connection.execute("PRAGMA journal_mode = DELETE")
-    connection.close()
+    """Returns a copy of a log as one file, with what is only in its journal so far."""
+    with closing(sqlite3.connect(outbox)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+        target.execute("PRAGMA journal_mode = DELETE")
     return copy
 
 

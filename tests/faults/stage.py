@@ -19,6 +19,9 @@ from tests.faults.undisturbed import findings_over
 from tests.kafka.broker import free_ports
 from tests.patience import until
 
+READ_S = 300.0
+"""How long a monitor that was killed again and again may take for what it could not read meanwhile."""
+
 _Command = TypeVar("_Command", bound=Command)
 
 
@@ -130,7 +133,7 @@ class Stage:
         logged = set(read_log(self.outbox))
         if anew:
             self.monitor = self.another_monitor("anew")
-        until(lambda: self.log.read(self.monitor, self.lines), "the monitor to have read everything")
+        until(lambda: self.log.read(self.monitor, self.lines), "the monitor to have read everything", READ_S)
         findings = self.monitor.findings(MODEL)
         lost = loss(self.load, contents(logged) if anew else found, self.crashes, self._durable, dropped)
         requests, labelled = folded(findings, "requests"), folded(findings, "labelled")

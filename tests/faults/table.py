@@ -12,7 +12,7 @@ RESULTS = Path(__file__).parent / "results"
 _decoder = msgspec.json.Decoder(list[Balance])
 
 _HEAD = (
-    "| fault | log | rounds | answers | lost | lost as stated | delivered twice | not counted | counted twice | findings |",
+    "| fault | log | rounds | answers | lost | lost as stated | again | not counted | counted twice | findings |",
     "|---|---|---|---|---|---|---|---|---|---|",
 )
 

@@ -40,7 +40,9 @@ def test_what_was_measured_holds(balance: Balance) -> None:
     balance.check()
 
 
-@pytest.mark.parametrize("broken", [{"lost": 1}, {"doubled": 1}, {"missed": 1}, {"findings_equal": False}])
+@pytest.mark.parametrize(
+    "broken", [{"lost": 1}, {"oldest_lost_ms": 2000.0}, {"doubled": 1}, {"missed": 1}, {"findings_equal": False}]
+)
 def test_a_broken_promise_is_seen(broken: dict[str, object]) -> None:
     """One event that is lost, counted twice or not at all, or another finding, fails the fault."""
     HELD.check()
