@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.faults.unavailable import UnavailableError
+from tests.faults.unavailable import ForbiddenError, UnavailableError
 
 _BLOCK = bytes(64 * 1024)
 
@@ -39,7 +39,7 @@ def small_disk(folder: Path, size_bytes: int) -> Iterator[SmallDisk]:
     """Mounts a file system in memory on a folder, and takes it away in the end.
 
     Raises:
-        UnavailableError: this process may not mount.
+        UnavailableError: there is no command to mount with, or this process may not (ForbiddenError).
     """
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tiltyard-faults", str(folder)]
@@ -48,7 +48,7 @@ def small_disk(folder: Path, size_bytes: int) -> Iterator[SmallDisk]:
     except FileNotFoundError as error:
         raise UnavailableError("mount: expected the command, got none") from error
     if done.returncode != 0:
-        raise UnavailableError(f"expected to be allowed to mount a small disk, got: {done.stderr.strip()}")
+        raise ForbiddenError(f"expected to be allowed to mount a small disk, got: {done.stderr.strip()}")
     try:
         yield SmallDisk(folder)
     finally:

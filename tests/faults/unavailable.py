@@ -3,3 +3,7 @@
 
 class UnavailableError(Exception):
     """The fault cannot be made here; the message says what is missing."""
+
+
+class ForbiddenError(UnavailableError):
+    """The machine has what the fault needs, and does not let this process use it."""

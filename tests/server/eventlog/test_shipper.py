@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -29,6 +30,7 @@ from server.eventlog.shipped import read_shipped, shipped_file
 from server.eventlog.shipper_process import shipping
 from server.identifiers import uuid7
 from tests.kafka.broker import Broker
+from tests.required import missing
 from tests.server.eventlog.shipping import (
     NOW,
     NOW_MS,
@@ -82,6 +84,8 @@ def test_every_event_arrives_once_as_it_was_written(broker: Broker, tmp_path: Pa
 
 def test_partitions_are_those_of_other_clients(broker: Broker, tmp_path: Path) -> None:
     """librdkafka, asked for murmur2_random, puts a label of any language beside its prediction; kcat reads both."""
+    if shutil.which("kcat") is None:
+        missing("kcat: expected the command, got none")
     keys = ["", "a", "übung", *(str(uuid7()) for _ in range(200))]
     kafka = kafka_settings(broker)
     with shipped_log(tmp_path, kafka) as log:
