@@ -8,6 +8,7 @@ import pytest
 
 from tests.kafka.broker import Broker, running_broker
 from tests.kafka.classpath import BrokerUnavailableError
+from tests.kafka.guarded import Guarded, guarded_broker
 from tests.required import missing
 
 # A shell that starts the tests in the background has them and all their children ignore Ctrl-C, which some are about.
@@ -23,4 +24,11 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
             running = stack.enter_context(running_broker(tmp_path_factory.mktemp("kafka")))
         except BrokerUnavailableError as error:
             missing(str(error))
+        yield running
+
+
+@pytest.fixture(scope="session")
+def guarded(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    """A broker that wants to know who asks. (`broker` is here for its jars, or the reason of a skip.)"""
+    with guarded_broker(tmp_path_factory.mktemp("guarded")) as running:
         yield running

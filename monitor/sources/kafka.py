@@ -382,8 +382,11 @@ class _Reader(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka's cl
             for place in assigned:
                 self._consumer.seek(place, 0)
             self._consumer.pause(*assigned)
-            count = len(self._consumer.partitions_for_topic(self._topic) or ())
-            self._log.assign([place.partition for place in assigned], count)
+            known_partitions = self._consumer.partitions_for_topic(self._topic)
+            if known_partitions:
+                self._log.assign([place.partition for place in assigned], len(known_partitions))
+            else:  # a group shares out a topic that has been deleted, too, as one of no partitions
+                self._fault = _TopicGoneError()
         except Exception as error:
             _logger.exception("partitions were not taken over")
             self._fault = error

@@ -13,7 +13,6 @@ from urllib.parse import parse_qs
 
 import pytest
 from aiokafka import TopicPartition
-from confluent_kafka.admin import AdminClient, ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
 from pydantic import ValidationError
 
 from server.errors import SettingsError
@@ -22,84 +21,13 @@ from server.identifiers import uuid7
 from server.kafka_clients import administering, consuming, producing
 from server.kafka_credentials import client_options
 from server.settings import KafkaSettings
-from tests.kafka.broker import Broker, Cluster, Node, free_ports
-from tests.server.certificates import Authority
-
-PASSWORD = "s3cret of events"
-JAAS = "listener.name.{listener}.{mechanism}.sasl.jaas.config"
-PLAIN = "org.apache.kafka.common.security.plain.PlainLoginModule"
-SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule"
-BEARER = "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule"
-UNSECURED = (
-    "org.apache.kafka.common.security.oauthbearer.internals.unsecured.OAuthBearerUnsecuredValidatorCallbackHandler"
-)
+from tests.kafka.guarded import PASSWORD, Guarded
 
 
-class Guarded:
-    """A broker with a listener of every kind, and the files that its clients need."""
-
-    def __init__(self, broker: Broker, folder: Path, ports: dict[str, int], authority: Authority) -> None:
-        self.broker = broker
-        self.folder = folder
-        self.ports = ports
-        self.ca = authority.certificate
-        self.client = authority.sign("client")
-        self.password = folder / "password"
-        self.password.write_text(PASSWORD + "\n")
-
-    def settings(self, listener: str, **changes: object) -> KafkaSettings:
-        """Returns settings of a client of a listener, with a topic of its own."""
-        values = {"bootstrap_servers": f"127.0.0.1:{self.ports[listener]}", "events_topic": f"events-{uuid7()}"}
-        return KafkaSettings.model_validate({**values, **changes})
-
-
-@pytest.fixture(scope="module")
-def guarded(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    """(`broker` is here for its jars, or the reason of a skip.)"""
-    folder = tmp_path_factory.mktemp("guarded")
-    authority = Authority(folder)
-    signed = authority.sign("broker")
-    store = folder / "store.pem"
-    store.write_bytes(signed.key.read_bytes() + signed.certificate.read_bytes())
-    names = ("SASLPLAIN", "SASLSSL", "MUTUAL")
-    own, controller, *others = free_ports(2 + len(names))
-    ports = dict(zip(names, others, strict=True))
-    listeners = f"PLAINTEXT://127.0.0.1:{own},CONTROLLER://127.0.0.1:{controller}," + ",".join(
-        f"{name}://127.0.0.1:{port}" for name, port in ports.items()
-    )
-    settings = {
-        "listeners": listeners,
-        "advertised.listeners": listeners,
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASLPLAIN:SASL_PLAINTEXT,"
-        "SASLSSL:SASL_SSL,MUTUAL:SSL",
-        "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER",
-        "ssl.keystore.type": "PEM",
-        "ssl.keystore.location": str(store),
-        "ssl.truststore.type": "PEM",
-        "ssl.truststore.location": str(authority.certificate),
-        "listener.name.mutual.ssl.client.auth": "required",
-    }
-    for listener in ("saslplain", "saslssl"):
-        settings[JAAS.format(listener=listener, mechanism="plain")] = f'{PLAIN} required user_tiltyard="{PASSWORD}";'
-        for mechanism in ("scram-sha-256", "scram-sha-512"):
-            settings[JAAS.format(listener=listener, mechanism=mechanism)] = f"{SCRAM} required;"
-        settings[JAAS.format(listener=listener, mechanism="oauthbearer")] = (
-            f'{BEARER} required unsecuredLoginStringClaim_sub="broker";'
-        )
-        settings[f"listener.name.{listener}.oauthbearer.sasl.server.callback.handler.class"] = UNSECURED
-    cluster = Cluster([Node(1, own, controller)], settings=tuple(settings.items()))
-    (folder / "broker").mkdir()
-    with Broker(cluster, cluster.nodes[0], folder / "broker") as broker_:
-        _add_scram_user(cluster.bootstrap_servers)
-        yield Guarded(broker_, folder, ports, authority)
-
-
-def _add_scram_user(servers: str) -> None:
-    admin = AdminClient({"bootstrap.servers": servers})
-    for mechanism in (ScramMechanism.SCRAM_SHA_256, ScramMechanism.SCRAM_SHA_512):
-        wanted = UserScramCredentialUpsertion("tiltyard", ScramCredentialInfo(mechanism, 4096), PASSWORD.encode())
-        for done in admin.alter_user_scram_credentials([wanted]).values():
-            done.result(30)
+def settings_of(guarded: Guarded, listener: str, **changes: object) -> KafkaSettings:
+    """Returns settings of a client of a listener, with a topic of its own."""
+    values = {"bootstrap_servers": guarded.address(listener), "events_topic": f"events-{uuid7()}"}
+    return KafkaSettings.model_validate({**values, **changes})
 
 
 async def _round_trip(settings: KafkaSettings) -> bytes | None:
@@ -119,7 +47,8 @@ async def _round_trip(settings: KafkaSettings) -> bytes | None:
 def test_a_password_lets_in(guarded: Guarded, listener: str, mechanism: str) -> None:
     """By every mechanism, with and without encryption."""
     encrypted = listener == "SASLSSL"
-    settings = guarded.settings(
+    settings = settings_of(
+        guarded,
         listener,
         security_protocol="SASL_SSL" if encrypted else "SASL_PLAINTEXT",
         ca=guarded.ca if encrypted else None,
@@ -136,7 +65,7 @@ def test_a_password_lets_in(guarded: Guarded, listener: str, mechanism: str) -> 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_a_certificate_lets_in(guarded: Guarded) -> None:
     """Where brokers ask for one; without it none is let in."""
-    settings = guarded.settings("MUTUAL", security_protocol="SSL", ca=guarded.ca)
+    settings = settings_of(guarded, "MUTUAL", security_protocol="SSL", ca=guarded.ca)
 
     with pytest.raises(Exception, match=r"(?i)connect|bootstrap|ssl"):
         asyncio.run(_round_trip(settings))
@@ -180,7 +109,8 @@ def test_a_token_lets_in(guarded: Guarded, token_url: str) -> None:
     """Asked for with the client's credentials; who has the wrong ones is told so without a word of them."""
     secret = guarded.folder / "client-secret"
     secret.write_text(PASSWORD)
-    settings = guarded.settings(
+    settings = settings_of(
+        guarded,
         "SASLPLAIN",
         security_protocol="SASL_PLAINTEXT",
         sasl_mechanism="OAUTHBEARER",
@@ -202,7 +132,8 @@ def test_a_wrong_password_is_an_error_without_it(guarded: Guarded) -> None:
     """The message names no secret."""
     wrong = guarded.folder / "wrong"
     wrong.write_text("not the password")
-    settings = guarded.settings(
+    settings = settings_of(
+        guarded,
         "SASLPLAIN",
         security_protocol="SASL_PLAINTEXT",
         sasl_mechanism="PLAIN",
