@@ -4,12 +4,11 @@ import sqlite3
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import quote
 
 from server.contract import log_schema
 from server.errors import OutboxError
+from server.eventlog.log_reader import open_log
 
-_BUSY_S = 5.0
 _CHUNKS = 256
 
 
@@ -38,27 +37,12 @@ class LogTail:
             OutboxError: there is none, or it cannot be read.
         """
         self._path = path
-        if not path.is_file():
-            raise OutboxError(f"outbox {path}: expected the file of an event log, found none")
+        self._connection = open_log(path)
         try:
-            self._connection = sqlite3.connect(
-                f"file:{quote(str(path.absolute()))}?mode=ro", uri=True, timeout=_BUSY_S, isolation_level=None
-            )
-        except sqlite3.Error as error:
-            raise self._fault(error) from error
-        try:
-            if self._connection.execute("PRAGMA application_id").fetchone()[0] != log_schema.APPLICATION_ID:
-                raise OutboxError(f"outbox {path}: expected an event log, got a database of another application")
-            version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-            if version > log_schema.SCHEMA_VERSION:
-                raise OutboxError(f"outbox {path}: expected schema {log_schema.SCHEMA_VERSION} or older, got {version}")
             self.log_id = str(self._meta(log_schema.META_LOG_ID))
         except sqlite3.Error as error:
             self.close()
             raise self._fault(error) from error
-        except OutboxError:
-            self.close()
-            raise
 
     def start(self) -> int:
         """Returns the offset of the oldest event that is still there, or will be.
