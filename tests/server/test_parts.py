@@ -1,7 +1,10 @@
 """Small parts: ids, settings, statuses."""
 
 import re
+import subprocess
+import sys
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,33 @@ def test_ids_are_uuids_of_version_7_in_the_order_of_time() -> None:
     assert {(uuid.UUID(text).version, uuid.UUID(text).variant) for text in made} == {(7, uuid.RFC_4122)}
     assert [text[:13] for text in made] == sorted(text[:13] for text in made)
     assert len(set(made)) == 1000
+
+
+def test_threads_never_make_the_same_id() -> None:
+    """They draw from what was drawn in advance, each its own."""
+    with ThreadPoolExecutor(8) as pool:
+        made = [text for texts in pool.map(lambda _: [uuid7() for _ in range(5_000)], range(8)) for text in texts]
+
+    assert len(set(made)) == 8 * 5_000
+
+
+def test_a_forked_process_makes_ids_of_its_own() -> None:
+    """Nothing that was drawn in advance is used on both sides of a fork."""
+    script = """
+import os, sys
+from server.identifiers import uuid7
+
+uuid7()
+child = os.fork()
+print(*(uuid7() for _ in range(300)), file=sys.stdout if child else sys.stderr, flush=True)
+if child:
+    os.waitpid(child, 0)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    made = [*done.stdout.split(), *done.stderr.split()]
+    assert len(made) == 600
+    assert len({text[14:] for text in made}) == 600
 
 
 def test_flags_win_over_environment_over_file_over_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,10 +94,10 @@ def kinds(kind: type[TiltyardError]) -> list[type[TiltyardError]]:
     ids=lambda kind: kind.__name__,
 )
 def test_every_error_has_its_status(kind: type[TiltyardError]) -> None:
-    """What a request can end in stands in the table; the rest ends a start and never meets a client."""
-    at_start_only = {errors.TiltyardError, errors.SettingsError}
+    """What a request can end in stands in the table; the rest ends a start or a shipment and never meets a client."""
+    no_answers = {errors.TiltyardError, errors.SettingsError, errors.TopicError, errors.TopicRefusedError}
     error = errors.RateLimitedError("x", 1) if kind is errors.RateLimitedError else kind("x")
 
-    assert (status_of(error) == 500) == (kind in at_start_only | {errors.RequestError, errors.ExecutionError})
-    assert kind in STATUS or kind in at_start_only | {errors.RequestError}
+    assert (status_of(error) == 500) == (kind in no_answers | {errors.RequestError, errors.ExecutionError})
+    assert kind in STATUS or kind in no_answers | {errors.RequestError}
     assert kind.__name__ in str(errors.__doc__).split()
