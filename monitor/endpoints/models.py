@@ -15,6 +15,7 @@ from monitor.history import PairsKey
 from monitor.version_profile import VersionKey
 
 _DEFAULT_PANES = 400
+_SENT_ON = "sent_on"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -32,8 +33,10 @@ def routes(findings: Findings, consumer: Consumer) -> list[Route]:
             if elsewhere.url is None:
                 sentence = "another monitor is the judge of this model, and has not said yet where it answers"
                 return json_answer({"error": sentence}, 503)
-            query = f"?{request.url.query}" if request.url.query else ""
-            return RedirectResponse(f"{elsewhere.url.rstrip('/')}{request.url.path}{query}", 307)
+            if _SENT_ON in request.query_params:  # each of two monitors may take the other for the judge for a while
+                return json_answer({"error": "the judge of this model is changing: try again in some seconds"}, 503)
+            query = f"{request.url.query}&" if request.url.query else ""
+            return RedirectResponse(f"{elsewhere.url.rstrip('/')}{request.url.path}?{query}{_SENT_ON}=1", 307)
 
         return answer_or_send_on
 

@@ -114,11 +114,13 @@ def test_a_model_has_one_judge(folder: Path, topic: EventTopic, events: Any, mon
 
     judge, other = sorted(two, key=lambda monitor: monitor.client.get("/v1/models/delay").status_code)
     sent = other.client.get("/v1/models/delay/versions/1/window?start=2026-01-05T12:00:00Z")
+    sent_twice = other.client.get("/v1/models/delay?sent_on=1")
 
     assert str(judge.client.base_url).rstrip("/") == sent.headers["location"].split("/v1/")[0]
     assert "/v1/models/delay/versions/1/window?start=2026-01-05T12:00:00Z" in sent.headers["location"]
     series = ["tiltyard_label_coverage_ratio{" in monitor.client.get("/metrics").text for monitor in (judge, other)]
     assert [True, False] == series
+    assert (503, True) == (sent_twice.status_code, "try again" in sent_twice.json()["error"])
 
 
 def test_what_is_refused_goes_to_a_topic_of_its_own(
