@@ -161,8 +161,9 @@ def test_what_was_trimmed_is_not_missing(run: Command, log: Path) -> None:
 
 def test_overlapping_chunks_are_named(run: Command, log: Path) -> None:
     """Two events at one offset."""
-    rewrite(log, 0, chunks(log)[0][1] * 2)
-    change(log, "UPDATE chunks SET count = 2 * count WHERE first_offset = 0")
+    payload = chunks(log)[0][1]
+    rewrite(log, 0, payload + payload.splitlines(keepends=True)[0])
+    change(log, "UPDATE chunks SET count = count + 1 WHERE first_offset = 0")
     first = chunks(log)[1][0]
 
     result = run("verify", "--outbox", log, "--json")
