@@ -280,7 +280,7 @@ def _recording(found: dict[str, Any]) -> list[str]:
         f"One append costs the serving thread **{found['append_us']:.2f} µs**.",
         "",
         f"A backlog of {backlog['events']:,} events drained at **{backlog['shipped_events_s']:,.0f} events/s** beside "
-        f"{backlog['requests_s']:,} requests/s: p50 {_latency(backlog['p50_us'][recording.DRAINING])} against "
+        f"{backlog['requests_s']:,.0f} requests/s: p50 {_latency(backlog['p50_us'][recording.DRAINING])} against "
         f"{_latency(backlog['p50_us'][recording.RESTING])} with the shipper stopped, ratio "
         f"**{backlog['p50_ratio']:.2f}**, p99 ratio {backlog['p99_ratio']:.2f}; {backlog['failed']:.0f} failed.",
     ]
