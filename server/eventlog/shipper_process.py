@@ -101,12 +101,13 @@ class _Keeper:
         own, its = socket.socketpair()
         with own:
             with its:
-                # In a session of its own, a Ctrl-C at the terminal reaches only the server, which knows what to do.
+                # In a group of its own, a Ctrl-C at the terminal reaches only the server, which knows what to do. Not in
+                # a session: Linux shares a core out between sessions first, and niceness counts only within one.
                 process = subprocess.Popen(
                     [*SHIPPER, str(its.fileno())],
                     pass_fds=[its.fileno()],
                     stdin=subprocess.DEVNULL,
-                    start_new_session=True,
+                    process_group=0,
                 )
             self._process = process
             with suppress(OSError):
