@@ -34,7 +34,7 @@ KEEP_S = 0.2
 """How often the position is kept: what a crash lets be sent again."""
 
 LOCK_S = 0.25
-NICENESS = 5
+NICENESS = 15
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 3.0
 REFUSED_PAUSE_S = 5.0
@@ -80,7 +80,7 @@ class Shipper:
     async def run(self) -> None:
         """Ships until it is cancelled; waits first until no other shipper has the log."""
         lock = await self._elected()
-        # Who asks a model waits for an answer: where both want a core, the server gets three times as much of it.
+        # Who asks a model waits for an answer: where both want a core, the server gets nearly all of it.
         os.nice(NICENESS)
         self._tell_status()
         try:
