@@ -101,8 +101,8 @@ class _Keeper:
         own, its = socket.socketpair()
         with own:
             with its:
-                # In a group of its own, a Ctrl-C at the terminal reaches only the server, which knows what to do. Not in
-                # a session: Linux shares a core out between sessions first, and niceness counts only within one.
+                # In a group of its own, a Ctrl-C at the terminal reaches only the server, which knows what to do. Not
+                # in a session: Linux shares a core out between sessions first, and niceness counts only within one.
                 process = subprocess.Popen(
                     [*SHIPPER, str(its.fileno())],
                     pass_fds=[its.fileno()],
