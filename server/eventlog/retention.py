@@ -71,12 +71,13 @@ class Retention:
         """
         self._written_bytes = 0
         try:
-            trimmed_to, count, done = self._find(next_offset)
+            trimmed_to, count, done, held_up = self._find(next_offset)
             if count:
                 with transaction(self._connection):
                     self._connection.execute("DELETE FROM chunks WHERE first_offset < ?", (trimmed_to,))
                     self._connection.execute(log_schema.UPSERT_META, (log_schema.META_TRIMMED, str(trimmed_to)))
                 logger.debug("outbox %s: trimmed to offset %d", self._path, trimmed_to)
+            self._hold_up(held_up)  # not before: room is there once the chunks are gone
             pause_s = (HELD_UP_S if self.held_up else LOOK_EVERY_S) if done else 0.0
         except sqlite3.Error as fault:
             logger.warning("outbox %s: cannot trim, will try again: %s", self._path, fault)
@@ -84,8 +85,9 @@ class Retention:
         self._look_at_s = time.monotonic() + pause_s
         return count
 
-    def _find(self, next_offset: int) -> tuple[int, int, bool]:
-        """Returns up to where chunks may go now, how many those are, and whether there are no more of them."""
+    def _find(self, next_offset: int) -> tuple[int, int, bool, bool]:
+        """Returns up to where chunks may go now, how many those are, whether there are no more of them, and whether
+        the log is held up."""
         may_go_to, aged_to = self._bounds(next_offset)
         oldest_ms = time.time_ns() // 1_000_000 - int(self._settings.retention_s * 1000)
         excess = self._size_bytes() - self._settings.retention_bytes
@@ -93,14 +95,11 @@ class Retention:
         for end, created_at_ms, size in self._connection.execute(_OLDEST, (STEP_CHUNKS,)).fetchall():
             wanted = excess > 0 or created_at_ms < oldest_ms or end <= aged_to
             if not wanted or end > may_go_to or end == next_offset:
-                self._hold_up(excess > 0 and end > may_go_to)
-                return trimmed_to, count, True
+                return trimmed_to, count, True, excess > 0 and end > may_go_to
             trimmed_to, count, removed, excess = end, count + 1, removed + size, excess - size
             if removed >= STEP_BYTES:
                 break
-        if count == 0:
-            self._hold_up(False)
-        return trimmed_to, count, count == 0
+        return trimmed_to, count, count == 0, self.held_up and count > 0
 
     def _bounds(self, next_offset: int) -> tuple[int, int]:
         """Returns the offsets below which chunks may go, and have been in the topic for long enough."""

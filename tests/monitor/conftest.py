@@ -11,6 +11,7 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from server.contract.log_schema import (
     UPSERT_META,
 )
 from server.contract.manifest import Column, FileDigest, Manifest, Signature, Tensor, TrainingData
+from tests import patience
 
 BEGIN = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
 
@@ -328,10 +330,14 @@ class MonitorProcess:
 
     def wait_for(self, condition: Callable[[Any], bool]) -> Any:
         """Returns /health once the condition holds for it."""
-        deadline = time.monotonic() + 30
-        while not condition(found := self.health()):
-            assert time.monotonic() < deadline, found
-        return found
+        found: list[Any] = []
+
+        def holds() -> bool:
+            found[:] = [self.health()]
+            return condition(found[0])
+
+        patience.until(holds, lambda: f"a condition, last seen: {found}")
+        return found[0]
 
     def kill(self) -> None:
         """Kills it as a crash does."""
@@ -366,13 +372,7 @@ def monitor_process() -> Any:
 @pytest.fixture
 def until() -> Callable[[Callable[[], bool]], None]:
     """Returns once a condition holds."""
-
-    def wait(condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 30
-        while not condition():
-            assert time.monotonic() < deadline
-
-    return wait
+    return partial(patience.until, what="monitors")
 
 
 @pytest.fixture(scope="module")

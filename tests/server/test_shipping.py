@@ -14,7 +14,8 @@ from server.eventlog.log_reader import read_log
 from server.eventlog.shipped import read_shipped
 from server.identifiers import uuid7
 from tests.kafka.broker import Broker, free_ports
-from tests.server.eventlog.shipping import Record, records, until
+from tests.patience import until
+from tests.server.eventlog.shipping import Record, records
 from tests.server.live_server import Running, tensors
 
 INFER = "/v2/models/flight/infer"

@@ -4,9 +4,8 @@ import contextlib
 import json
 import os
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,18 +20,7 @@ from server.eventlog.shipper_process import shipping
 from server.identifiers import uuid7
 from server.settings import KafkaSettings, Settings
 from tests.kafka.broker import Broker
-
-DEADLINE_S = 60.0
-
-
-def until(condition: Callable[[], object], what: str, within_s: float = DEADLINE_S) -> None:
-    """Returns once the condition holds; fails the test when it does not in time."""
-    deadline = time.monotonic() + within_s
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline, f"timed out waiting for {what}"
-        pause.wait(0.02)  # a machine that waits must let the others work
-
+from tests.patience import PATIENCE_S, until
 
 # Of today: brokers delete what is older than their retention by the records' own times.
 NOW = datetime.now(UTC).replace(microsecond=678_901)
@@ -78,7 +66,7 @@ def records(servers: str, topic: str) -> list[Record]:
     consumer = Consumer({"bootstrap.servers": servers, "group.id": "tests", "enable.auto.commit": False})
     found: list[Record] = []
     try:
-        metadata = consumer.list_topics(topic, timeout=DEADLINE_S).topics[topic]
+        metadata = consumer.list_topics(topic, timeout=PATIENCE_S).topics[topic]
         assert metadata.error is None, metadata.error
         ends = {}
         for partition in metadata.partitions:
@@ -105,10 +93,10 @@ def records(servers: str, topic: str) -> list[Record]:
 
 def _bounds(consumer: Consumer, partition: TopicPartition) -> tuple[int, int]:
     """Returns the first offset and the next one; a broker that has just come back may not lead its partitions yet."""
-    deadline = time.monotonic() + DEADLINE_S
+    deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
-            low, high = consumer.get_watermark_offsets(partition, timeout=DEADLINE_S)
+            low, high = consumer.get_watermark_offsets(partition, timeout=PATIENCE_S)
             return low, high
         except KafkaException:
             if time.monotonic() > deadline:
@@ -119,26 +107,26 @@ def make_topic(servers: str, topic: str, partitions: int, **config: str) -> None
     """Returns once there is a topic; dots of a setting's name are written as underscores."""
     admin = AdminClient({"bootstrap.servers": servers})
     settings = {name.replace("_", "."): value for name, value in config.items()}
-    admin.create_topics([NewTopic(topic, partitions, 1, config=settings)])[topic].result(DEADLINE_S)
+    admin.create_topics([NewTopic(topic, partitions, 1, config=settings)])[topic].result(PATIENCE_S)
     until(lambda: has_topic(admin, topic), f"topic {topic}")
 
 
 def grow_topic(servers: str, topic: str, partitions: int) -> None:
     """Returns once a topic has so many partitions."""
     admin = AdminClient({"bootstrap.servers": servers})
-    admin.create_partitions([NewPartitions(topic, partitions)])[topic].result(DEADLINE_S)
+    admin.create_partitions([NewPartitions(topic, partitions)])[topic].result(PATIENCE_S)
 
 
 def drop_topic(servers: str, topic: str) -> None:
     """Returns once a topic has been deleted."""
     admin = AdminClient({"bootstrap.servers": servers})
-    admin.delete_topics([topic])[topic].result(DEADLINE_S)
+    admin.delete_topics([topic])[topic].result(PATIENCE_S)
 
 
 def has_topic(admin: AdminClient, topic: str) -> bool:
     """Says whether a topic is known."""
     with contextlib.suppress(KafkaException):
-        return topic in admin.list_topics(timeout=DEADLINE_S).topics
+        return topic in admin.list_topics(timeout=PATIENCE_S).topics
     return False
 
 

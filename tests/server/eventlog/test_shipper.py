@@ -30,6 +30,7 @@ from server.eventlog.shipped import read_shipped, shipped_file
 from server.eventlog.shipper_process import shipping
 from server.identifiers import uuid7
 from tests.kafka.broker import Broker
+from tests.patience import until
 from tests.required import missing
 from tests.server.eventlog.shipping import (
     NOW,
@@ -42,7 +43,6 @@ from tests.server.eventlog.shipping import (
     make_topic,
     records,
     shipped_log,
-    until,
 )
 
 
