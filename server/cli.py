@@ -81,6 +81,12 @@ def serve(
             help="explicit (the default): versions come and go by the load/unload API; watched: with their folders."
         ),
     ] = None,
+    fast_lane: Annotated[
+        bool | None,
+        typer.Option(
+            "--fast-lane/--no-fast-lane", help="Answer straight from the HTTP parser, without ASGI; on by default."
+        ),
+    ] = None,
     tokens: Annotated[Path | None, typer.Option(help="File of API tokens, as `tiltyard token` writes it.")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error; info by default.")] = None,
     config: Annotated[Path | None, typer.Option(help="Settings file; tiltyard.toml of this folder by default.")] = None,
@@ -102,6 +108,7 @@ def serve(
             workers=workers,
             outbox=outbox,
             repository=repository,
+            fast_lane=fast_lane,
             tokens=tokens,
             log_level=log_level,
         )

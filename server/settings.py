@@ -231,6 +231,9 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     workers: int = Field(1, ge=1, le=64, description="processes that answer, on one socket and with one event log")
+    fast_lane: bool = Field(
+        True, description="requests that score are answered straight from the HTTP parser, without ASGI"
+    )
     tokens: Path | None = Field(
         None, description="file of API tokens (`tiltyard token`); without one nobody needs a token"
     )
