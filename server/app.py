@@ -29,6 +29,7 @@ from server.endpoints.replies import Handler, guarded, json_response
 from server.endpoints.repository import RepositoryEndpoints
 from server.endpoints.routes import RouteEndpoints
 from server.eventlog.event_log import EventLog
+from server.execution.batcher import Batcher
 from server.execution.session import Version, load_version
 from server.execution.shadow import ShadowRunner
 from server.metrics import Metrics, ShippingCollector
@@ -110,7 +111,7 @@ def build_service(
         swapper=swapper,
         control=control(swapper),
         routes=routes,
-        scorer=Scorer(log, settings.events, routes.tripped),
+        scorer=Scorer(log, settings.events, Batcher(limits.batch_rows, limits.waiting_requests), routes.tripped),
         shadows=shadows,
         metrics=metrics,
         log=log,

@@ -32,22 +32,17 @@ class ArmMetrics:
         self._by_code = {code: metrics.requests.labels(*self._labels, str(code)) for code in CODES}
         self._request_seconds = metrics.request_seconds.labels(*self._labels)
         self._failed_seconds = metrics.failed_seconds.labels(model, version)
-        self._queue_seconds = metrics.queue_seconds.labels(model, version)
+        self.queue_seconds = metrics.queue_seconds.labels(model, version)
         self._batch_rows = metrics.batch_rows.labels(model, version)
         self._last_answer = metrics.last_answer.labels(model, version)
         self._last_answer_s = 0
-        self.execution_seconds = metrics.execution_seconds.labels(model, version)
+        self._execution_seconds = metrics.execution_seconds.labels(model, version)
         self.fallbacks = metrics.fallbacks.labels(model, version)
 
-    def began(self, arrived_ns: int, rows: int) -> None:
-        """Counts that the graph is about to run on a request's rows, which arrived at a perf_counter_ns."""
-        self._queue_seconds.observe((time.perf_counter_ns() - arrived_ns) / 1e9)
-        self._batch_rows.observe(rows)
-
     def ran(self, rows: int, seconds: float) -> None:
-        """Counts a run of the graph that no client waited for."""
+        """Counts a run of the graph, which several requests may have shared."""
         self._batch_rows.observe(rows)
-        self.execution_seconds.observe(seconds)
+        self._execution_seconds.observe(seconds)
 
     def answered(self, code: int, seconds: float) -> None:
         """Counts one answer with its status and its time since the request arrived."""

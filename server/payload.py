@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -15,8 +14,7 @@ from server.protocol.messages import Parameters
 from server.protocol.tensors import SelectedOutput
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
+class Rows(msgspec.Struct, frozen=True):
     """A request's rows as one version takes them, and as the event keeps them.
 
     ``selected`` are the outputs the client wants, in its order.
@@ -28,8 +26,7 @@ class Rows:
     selected: list[SelectedOutput]
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(msgspec.Struct, frozen=True):
     """Who waits for an answer: until when, of time.perf_counter_ns, whether it is still there, and its headers.
 
     ``header`` returns the first value of a header by its name in small letters, None without one.

@@ -23,6 +23,7 @@ from server.errors import (
     TiltyardError,
 )
 from server.eventlog.event_log import EventLog
+from server.execution.batcher import Batcher
 from server.execution.session import Version
 from server.identifiers import uuid7
 from server.model_route import Arm, Choice, ModelRoute, choose
@@ -84,10 +85,11 @@ class Scored:
 class Scorer:
     """Answers requests and turns every answer into an event."""
 
-    def __init__(self, log: EventLog, events: EventSettings, tripped: Tripped) -> None:
-        """log: takes an event for every answer; events: how; tripped: told of model, version and reason when a
-        guard opens."""
+    def __init__(self, log: EventLog, events: EventSettings, batcher: Batcher, tripped: Tripped) -> None:
+        """log: takes an event for every answer; events: how; batcher: has graphs run; tripped: told of model, version
+        and reason when a guard opens."""
         self._log = log
+        self._batcher = batcher
         self._tripped = tripped
         self._durable = events.durability == "commit"
         self._block_when_full = events.when_full == "block"
@@ -112,7 +114,7 @@ class Scorer:
         try:
             if self._block_when_full and self._log.full:
                 raise OutboxFullError("the event log has no room: try again later")
-            rows, outputs, tensors = self._answer(route, choice, payload)
+            rows, outputs, tensors = await self._answer(route, choice, payload)
         except ClientGoneError as error:
             choice.arm.metrics.answered(status_of(error), _seconds_since(arrived_ns))
             raise
@@ -143,11 +145,11 @@ class Scorer:
         works = () if version is not None else self._shadowed(route, choice.unit, payload, moment)
         return Scored(request_id, route.model, arm.version, outputs, tensors, rows.selected, works)
 
-    def _answer(self, route: ModelRoute, choice: Choice, payload: Payload) -> tuple[Rows, Arrays, list[bytes]]:
+    async def _answer(self, route: ModelRoute, choice: Choice, payload: Payload) -> tuple[Rows, Arrays, list[bytes]]:
         """Returns what the chosen arm says, or in a challenger's place the champion."""
         arm, champion = choice.arm, route.champion
         if arm is champion or champion is None or choice.rule == "client":
-            return _run(arm, payload, choice.rows)
+            return await self._run(arm, payload, choice.rows)
         started_ns = time.perf_counter_ns()
         breaker = arm.breaker
         failure: TiltyardError
@@ -155,7 +157,7 @@ class Scorer:
             failure = NotReadyError(f"guard: {breaker.open_because}")
         else:
             try:
-                found = _run(arm, payload)
+                found = await self._run(arm, payload)
             except _CHALLENGERS_OWN as error:
                 failure = error
             else:
@@ -174,10 +176,21 @@ class Scorer:
         invalid = isinstance(failure, InvalidRequestError)
         if not invalid:
             self._count_failure(route, arm, failure, started_ns)
-        found = _run(champion, payload, choice.rows)
+        found = await self._run(champion, payload, choice.rows)
         if invalid:
             self._count_failure(route, arm, failure, started_ns)
         return found
+
+    async def _run(self, arm: Arm, payload: Payload, rows: Rows | None = None) -> tuple[Rows, Arrays, list[bytes]]:
+        """Returns what an arm says; rows: the payload's for this arm, where they are known already."""
+        version, caller = arm.version, payload.caller
+        if rows is None:
+            rows = payload.rows(version.signature)
+        turn = self._batcher.submit(version.lane, rows.arrays, rows.count, caller.check)
+        outputs = await turn
+        arm.metrics.queue_seconds.observe((turn.began_ns - caller.arrived_ns) / 1e9)
+        packed = frozenset([output.name for output in rows.selected if output.binary])
+        return rows, outputs, encode_outputs(outputs, version.signature.outputs, packed)
 
     def _count_failure(self, route: ModelRoute, arm: Arm, failure: TiltyardError, started_ns: int) -> None:
         arm.metrics.fallbacks.inc()
@@ -238,23 +251,6 @@ def kept_inputs(rows: Rows, most_bytes: int, redactor: Redactor | None) -> dict[
 def told_reason(error: TiltyardError, route: ModelRoute) -> str:
     """Returns what an event says of an error: a refusal may name a value, so not where columns are hidden."""
     return _WITHHELD if route.hides and isinstance(error, InvalidRequestError) else str(error)
-
-
-def _run(arm: Arm, payload: Payload, rows: Rows | None = None) -> tuple[Rows, Arrays, list[bytes]]:
-    """Returns what an arm says; rows: the payload's for this arm, where they are known already."""
-    if rows is None:
-        rows = payload.rows(arm.version.signature)
-    payload.caller.check()
-    arm.metrics.began(payload.caller.arrived_ns, rows.count)
-    return rows, *_execute(arm, rows)
-
-
-def _execute(arm: Arm, rows: Rows) -> tuple[Arrays, list[bytes]]:
-    started_ns = time.perf_counter_ns()
-    outputs = arm.version.run(rows.arrays)
-    arm.metrics.execution_seconds.observe(_seconds_since(started_ns))
-    packed = frozenset(output.name for output in rows.selected if output.binary)
-    return outputs, encode_outputs(outputs, arm.version.signature.outputs, packed)
 
 
 def _event_data(route: ModelRoute, choice: Choice, started_ns: int, **members: Any) -> Answer:

@@ -83,6 +83,10 @@ class LimitSettings(BaseModel):
     body_s: float = Field(60.0, gt=0, description="time for a request's body to arrive after its headers; 408")
     idle_s: float = Field(15.0, gt=0, description="how long a connection without a request stays open; closed")
     concurrent_requests: int = Field(1024, ge=1, description="requests being worked on, each worker's own; 503")
+    waiting_requests: int = Field(
+        512, ge=1, description="requests waiting for a run of one version, each worker's own; 503"
+    )
+    batch_rows: int = Field(1024, ge=1, description="rows of a run that several requests share")
     feedback_items: int = Field(100_000, ge=1, description="labels in one feedback request; 400")
     shadow_queue: int = Field(1000, ge=1, description="requests waiting for their shadow; more are shed and counted")
     shadow_bytes: int = Field(

@@ -18,7 +18,7 @@ from server.contract.sampling import in_sample
 from server.errors import TiltyardError
 from server.eventlog.event_log import EventLog
 from server.execution.session import Version
-from server.execution.stacking import cut, stack, stacks
+from server.execution.stacking import cut, stack
 from server.identifiers import uuid7
 from server.payload import Rows
 from server.protocol.datatypes import Arrays
@@ -108,7 +108,7 @@ class Shadowing:
     def _next_run(self, decoded: deque[_Attempt]) -> list[_Attempt]:
         """Takes the requests off that make the next run: one, and more while their rows are few enough."""
         version = decoded[0].work.arm.version
-        room = self._run_rows.get(version, 1) if stacks(version.signature) else 0
+        room = self._run_rows.get(version, 1) if version.lane.together else 0
         batch = [decoded.popleft()]
         room -= _count(batch[0])
         while decoded and _count(decoded[0]) <= room:

@@ -200,7 +200,9 @@ class Traffic:
 
     def _arm(self, model: str, version: str, role: Role, share: float, breaker: Breaker | None = None) -> Arm:
         metrics = ArmMetrics(self._metrics, model, version, role)
-        return Arm(self._repository.get(model, version), metrics, role, share, breaker)
+        found = self._repository.get(model, version)
+        found.lane.ran = metrics.ran  # its series are the version's, the same in every role
+        return Arm(found, metrics, role, share, breaker)
 
     def _breaker(self, model: str, challenger: Challenger) -> Breaker | None:
         """Returns a guarded challenger's breaker, which goes on counting until its place in the route changes."""

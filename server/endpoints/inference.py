@@ -7,13 +7,23 @@ scoring itself.
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from starlette.types import Receive, Scope, Send
 
 from server.contract.manifest import Manifest, Signature
-from server.endpoints.wire import JSON, OCTETS, Head, encode, read_body, read_head, send_bytes, send_error
+from server.endpoints.wire import (
+    OCTETS,
+    Head,
+    Reply,
+    compressed,
+    encode,
+    read_body,
+    read_head,
+    send_error,
+    send_reply,
+)
 from server.errors import InvalidRequestError, TiltyardError
 from server.identifiers import uuid7
 from server.logs import current_request_id
@@ -24,17 +34,9 @@ from server.protocol.messages import InstancesResponse, Parameters, RowsResponse
 from server.protocol.rows import decode_instances, decode_rows_request, rows_to_arrays
 from server.protocol.status import status_of
 from server.protocol.tensors import DecodedInputs, decode_inputs, decode_raw, encode_answer, select_outputs
-from server.scoring import Scored, withheld
+from server.scoring import Scored, ShadowWork, withheld
 from server.service import Service
 from server.tracing import note_request
-
-
-class Reply(NamedTuple):
-    """An answer's body, its type, and the headers that go with it."""
-
-    body: bytes
-    content_type: bytes = JSON
-    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 class Exchange(Payload, Protocol):
@@ -207,14 +209,45 @@ class Inference:
         """Answers one request; what fails before a version is known is counted without one."""
         service = self._service
         model = scope["path_params"]["model"]
-        version = scope["path_params"].get("version")
-        known = entered = hides = False
-        head: Head | None = None
+        entered = False
         try:
-            head = read_head(scope)
-            service.admission.enter(head.authorization, "infer")
-            entered = True
-            body = await read_body(head, receive, service.settings.limits)
+            try:
+                head = read_head(scope)
+                service.admission.enter(head.authorization, "infer")
+                entered = True
+                body = await read_body(head, receive, service.settings.limits)
+            except Exception as error:
+                self.count_refused(model, error)
+                raise
+            reply, shadows = await self.answer(model, scope["path_params"].get("version"), head, body)
+        except TiltyardError as error:
+            await send_error(send, error)
+        else:
+            try:
+                await send_reply(send, reply)
+            finally:  # the answer is written, or its client has gone
+                service.shadows.offer(shadows)
+        finally:
+            if entered:
+                service.admission.leave()
+
+    async def answer(
+        self, model: str, version: str | None, head: Head, body: bytes
+    ) -> tuple[Reply, tuple[ShadowWork, ...]]:
+        """Returns the answer to a request that was let in, and what is still to be scored once it is written.
+
+        Args:
+            model: as the target names it.
+            version: the client's choice, None to let the route decide.
+            head: the request's headers.
+            body: decompressed.
+
+        Raises:
+            TiltyardError: why there is no answer; it is counted.
+        """
+        service = self._service
+        known = hides = False
+        try:
             route = service.traffic.route(model, version)
             hides = route.hides
             exchange = self._form(body, head, service)
@@ -222,26 +255,20 @@ class Inference:
             known = version is not None or route.champion is not None
             scored = await service.scorer.score(route, version, exchange)
             note_request(scored.request_id, model, scored.version.manifest.version)
-            reply = exchange.reply(scored)
+            return compressed(exchange.reply(scored), head.accept_encoding), scored.shadows
         except TiltyardError as error:
             if not known:
-                self._count_refused(model, status_of(error))
-            await send_error(send, error)
+                self.count_refused(model, error)
+            raise
         except Exception as error:
-            self._count_refused(model, 500)
+            self.count_refused(model, error)
             if hides:
                 raise withheld(error) from None
             raise
-        else:
-            try:
-                await send_bytes(send, 200, reply.body, reply.content_type, reply.headers, head.accept_encoding)
-            finally:  # the answer is written, or its client has gone
-                service.shadows.offer(scored.shadows)
-        finally:
-            if entered:
-                service.admission.leave()
 
-    def _count_refused(self, model: str, code: int) -> None:
+    def count_refused(self, model: str, error: Exception) -> None:
+        """Counts a request that ended before a version was known, or in what nobody foresaw."""
+        code = status_of(error) if isinstance(error, TiltyardError) else 500
         # A name that no model has must not become a label's value: anyone could make series without end.
         self._service.metrics.refused(model if model in self._service.traffic.routes else "", code)
 

@@ -2,8 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from starlette.types import Receive, Scope, Send
@@ -29,8 +28,16 @@ COMPRESS_FROM_BYTES = 1400
 _encoder = msgspec.json.Encoder()
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Reply(NamedTuple):
+    """An answer: its body and type, the headers that go with it, and its status."""
+
+    body: bytes
+    content_type: bytes = JSON
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    status: int = 200
+
+
+class Head(msgspec.Struct, frozen=True):
     """What the server needs of a request's headers; absent ones are None.
 
     ``json_length`` is the protocol's ``Inference-Header-Content-Length``, ``timeout_ms`` the client's
@@ -58,23 +65,34 @@ class Head:
 
 def read_head(scope: Scope) -> Head:
     """Returns a request's headers, or raises InvalidRequestError for one that is not what it must be."""
+    return head_of(
+        scope["headers"], scope.get("tiltyard.arrived_ns") or time.perf_counter_ns(), scope.get("tiltyard.gone", _stays)
+    )
+
+
+def head_of(headers: Sequence[tuple[bytes, bytes]], arrived_ns: int, gone: Callable[[], bool]) -> Head:
+    """Returns what the server needs of headers, their names in small letters.
+
+    Raises:
+        InvalidRequestError: one is not what it must be.
+    """
     found: dict[bytes, bytes] = {}
-    for name, value in scope["headers"]:
+    for name, value in headers:
         if name in _READ:
             if name in found and found[name] != value and name in _ONCE:
                 raise InvalidRequestError(f"header {name.decode()}: expected it once, got two that differ")
             found[name] = value
     encoding, accepted = found.get(b"content-encoding"), found.get(b"accept-encoding")
     return Head(
-        arrived_ns=scope.get("tiltyard.arrived_ns") or time.perf_counter_ns(),
-        gone=scope.get("tiltyard.gone", _stays),
+        arrived_ns=arrived_ns,
+        gone=gone,
         content_length=_number(found, b"content-length"),
         content_encoding=None if encoding is None else encoding.decode("latin-1").strip().lower(),
         json_length=_number(found, b"inference-header-content-length"),
         accept_encoding=None if accepted is None else accepted.decode("latin-1"),
         authorization=found.get(b"authorization"),
         timeout_ms=_number(found, b"x-request-timeout-ms"),
-        headers=scope["headers"],
+        headers=headers,
     )
 
 
@@ -102,42 +120,56 @@ async def read_body(head: Head, receive: Receive, limits: LimitSettings) -> byte
         if size > limit:
             raise TooLargeError(f"expected a body of at most {limit} bytes, got more")
         more = message.get("more_body", False)
-    body = parts[0] if len(parts) == 1 else b"".join(parts)
+    return plain_body(parts[0] if len(parts) == 1 else b"".join(parts), head, limits)
+
+
+def plain_body(body: bytes, head: Head, limits: LimitSettings) -> bytes:
+    """Returns a body that has come, decompressed.
+
+    Raises:
+        TooLargeError: it is larger than a limit once decompressed.
+        EncodingError: it is compressed in an unknown way.
+        InvalidRequestError: it is not compressed as it says.
+    """
     if head.content_encoding in (None, "", "identity"):
         return body
     return decompress(body, head.content_encoding, limits.decompressed_bytes)
 
 
-async def send_bytes(
-    send: Send,
-    status: int,
-    body: bytes,
-    content_type: bytes = JSON,
-    headers: tuple[tuple[bytes, bytes], ...] = (),
-    accept_encoding: str | None = None,
-) -> None:
-    """Answers with a body, compressed when that is worth it and the client takes it."""
-    if accept_encoding is not None and len(body) >= COMPRESS_FROM_BYTES:
-        encoding = choose_encoding(accept_encoding)
-        if encoding is not None:
-            body = compress(body, encoding)
-            headers = (*headers, (b"content-encoding", encoding.encode()), (b"vary", b"accept-encoding"))
-    length = str(len(body)).encode()
-    start = [(b"content-type", content_type), (b"content-length", length), *headers]
-    await send({"type": "http.response.start", "status": status, "headers": start})
-    await send({"type": "http.response.body", "body": body})
+def compressed(reply: Reply, accept_encoding: str | None) -> Reply:
+    """Returns a reply as the client takes it, compressed when that is worth it."""
+    if accept_encoding is None or len(reply.body) < COMPRESS_FROM_BYTES:
+        return reply
+    encoding = choose_encoding(accept_encoding)
+    if encoding is None:
+        return reply
+    headers = (*reply.headers, (b"content-encoding", encoding.encode()), (b"vary", b"accept-encoding"))
+    return reply._replace(body=compress(reply.body, encoding), headers=headers)
+
+
+async def send_reply(send: Send, reply: Reply) -> None:
+    """Answers."""
+    length = b"%d" % len(reply.body)
+    start = [(b"content-type", reply.content_type), (b"content-length", length), *reply.headers]
+    await send({"type": "http.response.start", "status": reply.status, "headers": start})
+    await send({"type": "http.response.body", "body": reply.body})
 
 
 async def send_json(send: Send, status: int, value: Any, accept_encoding: str | None = None) -> None:
     """Answers with a value as JSON."""
-    await send_bytes(send, status, encode(value), accept_encoding=accept_encoding)
+    await send_reply(send, compressed(Reply(encode(value), status=status), accept_encoding))
 
 
 async def send_error(send: Send, error: TiltyardError) -> None:
     """Answers with an error's sentence and its status; a client that has gone is told nothing."""
     if not isinstance(error, ClientGoneError):
-        headers = tuple((name.encode(), value.encode()) for name, value in error_headers(error).items())
-        await send_bytes(send, status_of(error), encode(ErrorBody(error=str(error))), headers=headers)
+        await send_reply(send, error_reply(error))
+
+
+def error_reply(error: TiltyardError) -> Reply:
+    """Returns an error's sentence with its status and headers."""
+    headers = tuple((name.encode(), value.encode()) for name, value in error_headers(error).items())
+    return Reply(encode(ErrorBody(error=str(error))), headers=headers, status=status_of(error))
 
 
 def error_headers(error: TiltyardError) -> dict[str, str]:

@@ -11,16 +11,43 @@ from numpy.typing import NDArray
 from server.bundles.bundle import Bundle, read_bundle
 from server.contract.manifest import MODEL_FILE, ExampleTensor, Manifest, Signature, Tensor
 from server.errors import BundleError, ExecutionError, InvalidRequestError
+from server.execution.batcher import Lane
 from server.execution.refusals import input_refusal, reason_of
+from server.execution.stacking import cut, stack, stacks
 from server.protocol.datatypes import BY_ONNX, DATATYPES, Arrays
 from server.protocol.redaction import Redactor
+
+_PROVEN = 8
+"""How many of the examples' rows are run alone to see whether they have the same outputs in company."""
 
 # What numpy and the table of datatypes say to a tensor whose data is not of its datatype and shape.
 _NO_ARRAY = (ValueError, TypeError, KeyError, OverflowError)
 
 
+class _Graph:
+    """A graph that runs: what a version and its lane share, which refers to neither."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, manifest: Manifest) -> None:
+        self._session = session
+        self._manifest = manifest
+        self._output_names = [output.name for output in manifest.signature.outputs]
+
+    def run(self, arrays: Arrays) -> Arrays:
+        try:
+            outputs = self._session.run(self._output_names, arrays)
+        except Exception as error:  # onnxruntime's errors share no class but Exception
+            manifest = self._manifest
+            refusal = input_refusal(error, arrays) if manifest.signature.layout == "tensors" else None
+            if refusal is not None:
+                raise InvalidRequestError(refusal) from error
+            raise ExecutionError(
+                f"model {manifest.model!r} version {manifest.version!r} failed while scoring"
+            ) from error
+        return dict(zip(self._output_names, outputs, strict=True))
+
+
 class Version:
-    """A version that serves: its manifest and its graph.
+    """A version that serves: its manifest, its graph, and the lane where requests wait for a run of it.
 
     Nothing it holds refers back to it: when the last reference goes, the graph's memory goes at once.
     """
@@ -39,15 +66,17 @@ class Version:
         self.manifest: Manifest = bundle.manifest
         self.signature: Signature = bundle.manifest.signature
         self.redactor = redactor
-        self._output_names = [output.name for output in self.signature.outputs]
         path = bundle.folder / MODEL_FILE
         try:
-            self._session = onnxruntime.InferenceSession(bundle.model, _options(), providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(bundle.model, _options(), providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's errors share no class but Exception
             raise BundleError(f"{path}: expected a graph onnxruntime can run, got: {reason_of(error)}") from error
-        _check_tensors(path, "input", self._session.get_inputs(), self.signature.inputs)
-        _check_tensors(path, "output", self._session.get_outputs(), self.signature.outputs)
-        self._replay(bundle)
+        _check_tensors(path, "input", session.get_inputs(), self.signature.inputs)
+        _check_tensors(path, "output", session.get_outputs(), self.signature.outputs)
+        self._graph = _Graph(session, self.manifest)
+        examples = self._replay(bundle)
+        together = stacks(self.signature) and _same_together(self._graph.run, examples, bundle.examples.tolerance)
+        self.lane = Lane(self._graph.run, together=together)
 
     def run(self, arrays: Arrays) -> Arrays:
         """Returns the outputs by name for inputs by name.
@@ -57,28 +86,22 @@ class Version:
             InvalidRequestError: a graph that takes other tensors than a table's rows refused their
                 sizes or values, which its signature cannot tell in advance.
         """
-        try:
-            outputs = self._session.run(self._output_names, arrays)
-        except Exception as error:  # onnxruntime's errors share no class but Exception
-            refusal = input_refusal(error, arrays) if self.signature.layout == "tensors" else None
-            if refusal is not None:
-                raise InvalidRequestError(refusal) from error
-            raise ExecutionError(
-                f"model {self.manifest.model!r} version {self.manifest.version!r} failed while scoring"
-            ) from error
-        return dict(zip(self._output_names, outputs, strict=True))
+        return self._graph.run(arrays)
 
-    def _replay(self, bundle: Bundle) -> None:
+    def _replay(self, bundle: Bundle) -> Arrays:
+        """Returns the examples' inputs, having compared what the graph makes of them with the packed outputs."""
         where = f"{bundle.folder}: examples"
         try:
             arrays = {tensor.name: _example_array(tensor) for tensor in bundle.examples.inputs}
             outputs = self.run(arrays)
         except (ExecutionError, InvalidRequestError, *_NO_ARRAY) as error:
             raise BundleError(f"{where}: expected the model to run on them, got: {error}") from error
+        names = [output.name for output in self.signature.outputs]
         for expected in bundle.examples.outputs:
             if expected.name not in outputs:
-                raise BundleError(f"{where}: expected output {expected.name!r}, the graph has {self._output_names}")
+                raise BundleError(f"{where}: expected output {expected.name!r}, the graph has {names}")
             _compare(where, expected, outputs[expected.name], bundle.examples.tolerance)
+        return arrays
 
 
 def load_version(folder: Path, redactor: Callable[[Manifest], Redactor | None] = lambda _: None) -> Version:
@@ -130,6 +153,36 @@ def _same_shape(shape: list[int], graph: list[int | str | None]) -> bool:
     )
 
 
+def _same_together(run: Callable[[Arrays], Arrays], examples: Arrays, tolerance: float) -> bool:
+    """Says whether rows of the examples have the same outputs alone, beside each other, and beside the rest.
+
+    A graph may contradict its signature: it takes one row at a time, or mixes those that it is given together.
+    """
+    count = min(len(array) for array in examples.values())
+    singles = [{name: array[row : row + 1] for name, array in examples.items()} for row in range(min(count, _PROVEN))]
+    try:
+        for batch in (singles, [*singles, examples, *reversed(singles)]):
+            parts = cut(run(stack(batch)), [len(next(iter(each.values()))) for each in batch])
+            if not all(_alike(run(each), part, tolerance) for each, part in zip(batch, parts, strict=True)):
+                return False
+    except (ExecutionError, InvalidRequestError, *_NO_ARRAY):
+        return False
+    return bool(singles)
+
+
+def _alike(one: Arrays, other: Arrays, tolerance: float) -> bool:
+    return all(
+        one[name].shape == other[name].shape and not _differs(one[name], other[name], tolerance).any() for name in one
+    )
+
+
+def _differs(got: NDArray[Any], wanted: NDArray[Any], tolerance: float) -> NDArray[np.bool_]:
+    if got.dtype.kind != "f":
+        return np.asarray(got != wanted)
+    # In doubles, since halves have no room for a small tolerance or for a large difference.
+    return ~np.isclose(got.astype(np.float64), wanted.astype(np.float64), rtol=0, atol=tolerance, equal_nan=True)
+
+
 def _example_array(tensor: ExampleTensor) -> NDArray[Any]:
     datatype = DATATYPES[tensor.datatype]
     data = tensor.data
@@ -148,11 +201,7 @@ def _compare(where: str, expected: ExampleTensor, got: NDArray[Any], tolerance: 
         wanted = _example_array(expected)
     except _NO_ARRAY as error:
         raise BundleError(f"{where}: output {name!r}: expected data of its datatype and shape, got: {error}") from error
-    if DATATYPES[expected.datatype].element is float:
-        # In doubles, since halves have no room for a small tolerance or for a large difference.
-        differs = ~np.isclose(got.astype(np.float64), wanted.astype(np.float64), rtol=0, atol=tolerance, equal_nan=True)
-    else:
-        differs = got != wanted
+    differs = _differs(got, wanted, tolerance)
     if differs.any():
         place = tuple(int(i) for i in np.argwhere(differs)[0])
         raise BundleError(

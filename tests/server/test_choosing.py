@@ -27,6 +27,7 @@ from server.errors import (
     TiltyardError,
 )
 from server.eventlog.outbox import Outbox
+from server.execution.batcher import Batcher
 from server.execution.session import Version, load_version
 from server.metrics import Metrics
 from server.model_route import Choice, choose
@@ -81,7 +82,9 @@ class Bench:
         for path in versions:
             self.repository.put(model, path.name, load_version(path))
         self.tripped: list[tuple[str, str, str]] = []
-        self.scorer = Scorer(self.outbox, events or EventSettings(), lambda *told: self.tripped.append(told))
+        self.scorer = Scorer(
+            self.outbox, events or EventSettings(), Batcher(1024, 512), lambda *told: self.tripped.append(told)
+        )
 
     def obey(self, route: Route) -> Route:
         """Takes a route, and returns it whole."""
@@ -617,7 +620,7 @@ def test_a_log_without_room_is_no_fallback(packed: Path, tmp_path: Path) -> None
             return False
 
     full: Any = Full()
-    scorer = Scorer(full, events, lambda *told: bench.tripped.append(told))
+    scorer = Scorer(full, events, Batcher(1024, 512), lambda *told: bench.tripped.append(told))
     for _ in range(6):
         with pytest.raises(OutboxFullError):
             asyncio.run(scorer.score(bench.traffic.route("delay", None), None, rows(FAILING)))

@@ -24,6 +24,7 @@ from server.endpoints.wire import read_head
 from server.errors import ExecutionError, InvalidRequestError
 from server.eventlog.event_log import EventLog
 from server.eventlog.outbox import Outbox
+from server.execution.batcher import Lane
 from server.execution.session import Version, load_version
 from server.execution.shadow import BATCH_REQUESTS
 from server.metrics import ArmMetrics, Metrics
@@ -84,6 +85,7 @@ class Counted:
     def __init__(self, version: Version) -> None:
         self._version = version
         self.manifest, self.signature, self.redactor = version.manifest, version.signature, version.redactor
+        self.lane = version.lane
         self.runs: list[int] = []
         self.fault: Exception | None = None
 
@@ -229,7 +231,7 @@ def test_outputs_that_cannot_be_cut_are_asked_for_one_by_one(bench: Bench, monke
 def test_a_graph_of_tensors_is_run_for_each_request(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may mix what it is given, so nothing is stacked."""
     bench.warm()
-    bench.version.signature = msgspec.structs.replace(bench.version.signature, layout="tensors")
+    bench.version.lane = Lane(bench.version.run, together=False)
 
     said = bench.score(bench.work("a", [5]), bench.work("b", [6]))
 

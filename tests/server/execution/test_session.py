@@ -95,7 +95,7 @@ def test_dropping_the_last_reference_frees_the_graph_at_once(tmp_path: Path) -> 
         version = loaded(text_encoder(), tmp_path)
         with pytest.raises(InvalidRequestError):
             version.run({"ids": np.full((1, 1), 99), "mask": np.ones((1, 1), np.bool_)})
-        session = weakref.ref(version._session)
+        session = weakref.ref(version._graph._session)
 
         del version
 
