@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 from server.admission import Admission
 from server.bundles.repository import Repository
 from server.bundles.store import open_store
+from server.endpoints.direct import Direct
 from server.endpoints.feedback import Feedback
 from server.endpoints.forgetting import Forgetting
 from server.endpoints.health import Health
@@ -28,10 +29,12 @@ from server.endpoints.reference_page import ReferencePage
 from server.endpoints.replies import Handler, guarded, json_response
 from server.endpoints.repository import RepositoryEndpoints
 from server.endpoints.routes import RouteEndpoints
+from server.endpoints.scoring_paths import ScoringFirst, ScoringPaths
 from server.eventlog.event_log import EventLog
 from server.execution.batcher import Batcher
 from server.execution.session import Version, load_version
 from server.execution.shadow import ShadowRunner
+from server.fast_lane import FastLane
 from server.metrics import Metrics, ShippingCollector
 from server.protection.guard import Guard, exposed_host
 from server.protection.tokens import Scope, Tokens
@@ -131,18 +134,36 @@ def _topic(settings: Settings) -> Callable[[Accepted], Topic] | None:
     return partial(RouteTopic, settings.kafka)
 
 
-def build_traced_app(service: Service) -> ASGIApp:
-    """Returns the ASGI application, with a span for each request where the settings ask for it.
+class Application(NamedTuple):
+    """What answers: every request over ASGI, and those that score also straight from the HTTP parser, if anything."""
+
+    asgi: ASGIApp
+    fast_lane: FastLane | None
+
+
+def build_application(service: Service) -> Application:
+    """Returns what answers, with a span for each request where the settings ask for it.
 
     Raises:
         SettingsError: the extra that tracing needs is not installed.
     """
-    app = build_app(service)
-    return traced(app, installed_version("tiltyard")) if service.settings.tracing else app
+    infer = Inference(service, Tensors)
+    paths = ScoringPaths(
+        [
+            ("/v2/models/{model}/infer", infer),
+            ("/v2/models/{model}/versions/{version}/infer", infer),
+            ("/v1/models/{model}/predict", Inference(service, NamedRows)),
+            ("/v1/models/{model}:predict", Inference(service, Instances)),
+        ]
+    )
+    app = ScoringFirst(paths, build_app(service))
+    if service.settings.tracing:  # spans are made around ASGI
+        return Application(traced(app, installed_version("tiltyard")), None)
+    return Application(app, FastLane(Direct(service, paths).prepare) if service.settings.fast_lane else None)
 
 
 def build_app(service: Service) -> Starlette:
-    """Returns the ASGI application over a service, which it closes when it ends."""
+    """Returns the Starlette application over a service, which it closes when it ends."""
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

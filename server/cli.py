@@ -121,7 +121,7 @@ def serve(
 
 def _serve_alone(settings: "Settings") -> int:
     """Serves in this process; returns its exit status."""
-    from server.app import build_service, build_traced_app
+    from server.app import build_application, build_service
     from server.bundles.store import open_store
     from server.eventlog.outbox import Outbox
     from server.eventlog.shipper_process import shipping
@@ -136,10 +136,12 @@ def _serve_alone(settings: "Settings") -> int:
     with shipping(settings):
         try:
             service = build_service(settings, outbox)
+            application = build_application(service)
             started = run(
-                build_traced_app(service),
+                application.asgi,
                 settings,
                 listener,
+                fast_lane=application.fast_lane,
                 stopping=service.stop,
                 refused=service.metrics.refused_unread,
                 arrived=service.admission.arrived,

@@ -29,7 +29,9 @@ import msgspec
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from server.fast_lane import FastLane, Prepared
 from server.protocol.messages import ErrorBody
+from server.protocol.reply import Reply
 from server.protocol.status import RETRY_AFTER_S
 from server.settings import LimitSettings
 
@@ -49,6 +51,9 @@ SLICE_BYTES = 16 * 1024
 
 PEEK_AFTER_NS = 1_000_000
 """A younger request's client is not looked for in the socket: looking costs more than it can save."""
+
+
+_HEAD_END = b"\r\n\r\n"
 
 
 class _StopParsing(Exception):
@@ -97,6 +102,41 @@ class _Cycle(RequestResponseCycle):
         await self.send({"type": "http.response.body", "body": body, "more_body": False})
 
 
+class _Nobody:
+    """Takes the place of an event that nobody waits for."""
+
+    def set(self) -> None:
+        """Does nothing."""
+
+
+class _DirectCycle:
+    """A request in the fast lane, as the connection sees it."""
+
+    __slots__ = ("_protocol", "disconnected", "keep_alive", "response_complete", "response_started")
+
+    message_event = _Nobody()
+
+    def __init__(self, protocol: "HttpProtocol") -> None:
+        self._protocol: HttpProtocol | None = protocol
+        self.disconnected = False
+        self.keep_alive = True
+        self.response_started = self.response_complete = False
+
+    def answer(self, reply: Reply | None) -> None:
+        """Writes the answer; without one, for a client that has gone, the connection ends."""
+        protocol, self._protocol = self._protocol, None  # which leads back here
+        if self.disconnected or protocol is None or protocol._fast_lane is None:
+            return
+        self.response_started = self.response_complete = True
+        transport = protocol.transport
+        if reply is not None:
+            default_headers = protocol.server_state.default_headers
+            transport.write(protocol._fast_lane.response(reply, default_headers, keep_alive=self.keep_alive))
+        if reply is None or not self.keep_alive:
+            transport.close()
+        protocol.on_response_complete()
+
+
 class HttpProtocol(HttpToolsProtocol):
     """One connection.
 
@@ -105,16 +145,25 @@ class HttpProtocol(HttpToolsProtocol):
     """
 
     def __init__(
-        self, limits: LimitSettings, refused: Callable[[int], None], arrived: Callable[[], None], /, **given: Any
+        self,
+        limits: LimitSettings,
+        refused: Callable[[int], None],
+        arrived: Callable[[], None],
+        fast_lane: FastLane | None = None,
+        /,
+        **given: Any,
     ) -> None:
         """refused: told the status of every answer given here rather than by the application; arrived: told whenever
-        bytes have come; given: uvicorn's."""
+        bytes have come; fast_lane: answers what it can instead of the application; given: uvicorn's."""
         super().__init__(**given)
+        self._fast_lane = fast_lane
+        self._new_head = b""  # what the parser is fed begins with this whole head, which is not remembered
+        self._held: Prepared | None = None  # what the running cycle asks of the fast lane once its body has come
         self._arrived = arrived
         self._limits = limits
         self._refused = refused
         self._refusal: bytes | None = None  # the last answer, once there is to be no other; empty when it is none
-        self._running: RequestResponseCycle | None = None
+        self._running: RequestResponseCycle | _DirectCycle | None = None
         self._phase = WAITING
         self._unparsed = b""
         self._head_bytes = 0
@@ -134,6 +183,7 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self.pipeline.clear()
+        self._release()
         if self._running is not None:
             self._running.disconnected = True
             self._running.message_event.set()
@@ -148,6 +198,15 @@ class HttpProtocol(HttpToolsProtocol):
         self._arrived()
         if self._refusal is not None:
             return
+        if self._fast_lane is not None and self._running is None and self._phase == WAITING and not self._unparsed:
+            head_bytes = data.find(_HEAD_END) + len(_HEAD_END)
+            head = data[:head_bytes]
+            prepared = self._fast_lane.known(head)
+            if prepared is None:
+                self._new_head = head if head_bytes >= len(_HEAD_END) else b""
+            elif prepared.body_bytes == len(data) - head_bytes and not self.flow.write_paused:
+                self._answer_directly(prepared, data[head_bytes:], time.perf_counter_ns())
+                return
         self._unparsed += data
         self._read_on()
         if self._due is None:
@@ -219,7 +278,11 @@ class HttpProtocol(HttpToolsProtocol):
         )
         cycle.refused = self._refused
         if self._running is None:
-            self._start(cycle)
+            self._held = self._prepared(method, version, cycle)
+            if self._held is None:
+                self._start(cycle)
+            else:
+                self._running = cycle
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self.app))
@@ -261,6 +324,34 @@ class HttpProtocol(HttpToolsProtocol):
             self.flow.resume_reading()
         self._watch()
 
+    # The fast lane
+
+    def _prepared(self, method: bytes, version: str, cycle: RequestResponseCycle) -> Prepared | None:
+        """Returns what the request whose head is complete asks of the fast lane, None when it is not for it."""
+        new_head, self._new_head = self._new_head, b""
+        if self._fast_lane is None or method != b"POST" or version != "1.1" or not cycle.keep_alive:
+            return None
+        if cycle.waiting_for_100_continue or any(name == b"transfer-encoding" for name, _ in self.headers):
+            return None
+        prepared = self._fast_lane.prepare(self.scope["path"], self.headers)
+        if prepared is not None and new_head:
+            self._fast_lane.learn(new_head, self.headers, prepared)
+        return prepared
+
+    def _answer_directly(self, prepared: Prepared, body: bytes, arrived_ns: int) -> None:
+        cycle = _DirectCycle(self)
+        if self._running is None:
+            self.cycle = cycle  # type: ignore[assignment]  # as much of one as is needed
+        self._running = cycle
+        self._due = math.inf
+        prepared.begin(body, arrived_ns, functools.partial(_is_gone, self, arrived_ns), cycle.answer)
+
+    def _release(self) -> None:
+        """Gives the application a request that was held for the fast lane, and will not be whole."""
+        if self._held is not None and isinstance(self._running, RequestResponseCycle):
+            self._held = None
+            self._start(self._running)
+
     # One thing each
 
     def _start(self, cycle: RequestResponseCycle) -> None:
@@ -283,6 +374,13 @@ class HttpProtocol(HttpToolsProtocol):
             else:
                 if self._silent_bytes > 2 * self._limits.header_bytes:
                     self._refuse_head()
+        prepared, cycle = self._held, self._running
+        if prepared is not None and isinstance(cycle, RequestResponseCycle):
+            if not cycle.more_body and not self.flow.write_paused:
+                self._held = None
+                self._answer_directly(prepared, bytes(cycle.body), cycle.scope["tiltyard.arrived_ns"])  # type: ignore[typeddict-item]  # ours
+            elif not cycle.more_body or prepared.body_bytes > HIGH_WATER_LIMIT:
+                self._release()
 
     def _parse(self, data: bytes) -> None:
         """Feeds the parser; a client that would rather speak another protocol (h2c) is answered in this one."""
@@ -349,6 +447,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _forget_cycle(self) -> bool:
         """Ends the request whose body was being received; returns whether it can still be answered."""
+        self._release()
         cycle = self.cycle
         if self._running is not cycle:
             if cycle.response_complete:

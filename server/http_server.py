@@ -19,6 +19,7 @@ from uvicorn.config import STARTUP_FAILURE
 
 from server.acceptor import Acceptor
 from server.errors import SettingsError
+from server.fast_lane import FastLane
 from server.http_protocol import HttpProtocol
 from server.settings import Settings, TlsSettings
 
@@ -35,6 +36,7 @@ class _Server(uvicorn.Server):
         self,
         config: uvicorn.Config,
         settings: Settings,
+        fast_lane: FastLane | None,
         stopping: Callable[[], None],
         ready: Callable[[], None],
         refused: Callable[[int], None],
@@ -44,6 +46,7 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._arrived = arrived
         self._fair = fair
+        self._fast_lane = fast_lane
         self._settings = settings
         self._stopping = stopping
         self._ready = ready
@@ -64,6 +67,7 @@ class _Server(uvicorn.Server):
             limits,
             self._refused,
             self._arrived,
+            self._fast_lane,
             config=self.config,
             server_state=self.server_state,
             app_state=self.lifespan.state,
@@ -174,6 +178,7 @@ def run(
     settings: Settings,
     listener: socket.socket,
     *,
+    fast_lane: FastLane | None = None,
     stopping: Callable[[], None] = lambda: None,
     announce: Callable[[str], None] = _say_ready,
     refused: Callable[[int], None] = lambda code: None,
@@ -183,6 +188,7 @@ def run(
     """Serves until SIGINT or SIGTERM, then drains; returns whether the application had started.
 
     Args:
+        fast_lane: answers what it can instead of the application.
         stopping: called at the first signal; from then on the server still serves for `stop_delay_s`.
         announce: called with the server's URL once it accepts connections.
         refused: called with the status of every answer that HTTP itself gave, without the application.
@@ -211,7 +217,7 @@ def run(
         signal.signal(number, _ignore)
     host, port = listener.getsockname()[:2]
     url = f"{'https' if context else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
-    server = _Server(config, settings, stopping, functools.partial(announce, url), refused, arrived, fair)
+    server = _Server(config, settings, fast_lane, stopping, functools.partial(announce, url), refused, arrived, fair)
     server.run(sockets=[listener])
     return server.started
 

@@ -18,7 +18,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from server.app import build_service, build_traced_app
+from server.app import build_application, build_service
 from server.cluster.board import Board
 from server.cluster.channel import Channel
 from server.cluster.control import ClusterControl
@@ -71,12 +71,13 @@ def main(control: socket.socket, memory: int, listener: socket.socket) -> int:
         )
         link.looking(service.routes.look)
         service.metrics.registry.register(_WorkersCollector(shared.board))
-        app = build_traced_app(service)
+        application = build_application(service)
         link.known = service.swapper.loaded()
         started = run(
-            _Linked(app, link),
+            _Linked(application.asgi, link),
             settings,
             listener,
+            fast_lane=application.fast_lane,
             stopping=service.stop,
             announce=lambda url: link.send(Ready(url=url)),
             refused=service.metrics.refused_unread,

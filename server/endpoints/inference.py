@@ -16,7 +16,6 @@ from server.contract.manifest import Manifest, Signature
 from server.endpoints.wire import (
     OCTETS,
     Head,
-    Reply,
     compressed,
     encode,
     read_body,
@@ -31,6 +30,7 @@ from server.payload import Caller, Payload, Rows, event_time_of
 from server.protocol.binary_codec import split_body
 from server.protocol.json_codec import decode_request, encode_arrays, join_array
 from server.protocol.messages import InstancesResponse, Parameters, RowsResponse, timeout_us_of
+from server.protocol.reply import Reply
 from server.protocol.rows import decode_instances, decode_rows_request, rows_to_arrays
 from server.protocol.status import status_of
 from server.protocol.tensors import DecodedInputs, decode_inputs, decode_raw, encode_answer, select_outputs
@@ -206,9 +206,13 @@ class Inference:
         self._form = form
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a request whose path Starlette has matched."""
+        parameters = scope["path_params"]
+        await self.respond(parameters["model"], parameters.get("version"), scope, receive, send)
+
+    async def respond(self, model: str, version: str | None, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request; what fails before a version is known is counted without one."""
         service = self._service
-        model = scope["path_params"]["model"]
         entered = False
         try:
             try:
@@ -219,7 +223,7 @@ class Inference:
             except Exception as error:
                 self.count_refused(model, error)
                 raise
-            reply, shadows = await self.answer(model, scope["path_params"].get("version"), head, body)
+            reply, shadows = await self.answer(model, version, head, body)
         except TiltyardError as error:
             await send_error(send, error)
         else:

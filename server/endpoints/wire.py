@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from starlette.types import Receive, Scope, Send
@@ -17,24 +17,15 @@ from server.errors import (
 )
 from server.protocol.compression import choose_encoding, compress, decompress
 from server.protocol.messages import ErrorBody
+from server.protocol.reply import Reply
 from server.protocol.status import RETRY_AFTER_S, status_of
 from server.settings import LimitSettings
 
-JSON = b"application/json"
 OCTETS = b"application/octet-stream"
 # Below this a packet carries the answer as it is, and compressing costs more than it saves.
 COMPRESS_FROM_BYTES = 1400
 
 _encoder = msgspec.json.Encoder()
-
-
-class Reply(NamedTuple):
-    """An answer: its body and type, the headers that go with it, and its status."""
-
-    body: bytes
-    content_type: bytes = JSON
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-    status: int = 200
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -170,6 +161,11 @@ def error_reply(error: TiltyardError) -> Reply:
     """Returns an error's sentence with its status and headers."""
     headers = tuple((name.encode(), value.encode()) for name, value in error_headers(error).items())
     return Reply(encode(ErrorBody(error=str(error))), headers=headers, status=status_of(error))
+
+
+def own_fault() -> Reply:
+    """Returns the answer to a request that failed by a fault of ours, without a word of its inside."""
+    return Reply(encode(ErrorBody(error="the server failed on this request; its log says more")), status=500)
 
 
 def error_headers(error: TiltyardError) -> dict[str, str]:

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 SERVER = (
     {"contract", "errors", "identifiers", "logs"},
     {"settings", "protocol", "routing", "tracing", "acceptor"},
+    {"fast_lane"},
     {"bundles", "protection", "http_protocol", "audit", "payload", "kafka_credentials", "redaction"},
     {"kafka_clients"},
     {"execution", "eventlog", "admission", "http_server"},

@@ -9,7 +9,6 @@ from starlette.types import Message
 from server.endpoints.wire import (
     COMPRESS_FROM_BYTES,
     Head,
-    Reply,
     compressed,
     error_headers,
     read_body,
@@ -27,6 +26,7 @@ from server.errors import (
     UnauthorizedError,
     UnknownModelError,
 )
+from server.protocol.reply import Reply
 from server.settings import LimitSettings
 
 LIMITS = LimitSettings(body_bytes=1024)
