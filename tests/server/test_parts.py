@@ -3,15 +3,18 @@
 import re
 import subprocess
 import sys
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from server import errors
 from server.errors import SettingsError, TiltyardError
-from server.identifiers import uuid7
+from server.identifiers import random_texts, uuid7
 from server.protocol.status import STATUS, status_of
 from server.settings import load_settings
 
@@ -23,6 +26,27 @@ def test_ids_are_uuids_of_version_7_in_the_order_of_time() -> None:
     assert {(uuid.UUID(text).version, uuid.UUID(text).variant) for text in made} == {(7, uuid.RFC_4122)}
     assert [text[:13] for text in made] == sorted(text[:13] for text in made)
     assert len(set(made)) == 1000
+
+
+def test_every_id_has_the_time_at_which_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after a clock was set back, and when many are made in one millisecond."""
+    moments_ms = [7, 7, 8, 7, 2**48 - 1, 0x017F22E279B0]
+
+    for moment_ms in moments_ms:
+        monkeypatch.setattr(time, "time_ns", lambda moment_ms=moment_ms: moment_ms * 1_000_000 + 999_999)
+        assert uuid.UUID(uuid7()).int >> 80 == moment_ms
+
+
+@given(st.lists(st.text("0123456789abcdef", min_size=19, max_size=19)))
+def test_ids_share_no_chance(drawn: list[str]) -> None:
+    """Of digits drawn together each id has its own, all of them and in their order."""
+    texts = random_texts("".join(drawn).encode())
+
+    variants = [int(digits[3], 16) % 4 for digits in drawn]
+    assert texts == [
+        f"-7{digits[:3]}-{'89ab'[variant]}{digits[4:7]}-{digits[7:]}"
+        for digits, variant in zip(drawn, variants, strict=True)
+    ]
 
 
 def test_threads_never_make_the_same_id() -> None:
@@ -37,7 +61,7 @@ def test_a_forked_process_makes_ids_of_its_own() -> None:
     """Nothing that was drawn in advance is used on both sides of a fork."""
     script = """
 import os, sys
-from server.identifiers import uuid7
+from server.identifiers import random_texts, uuid7
 
 uuid7()
 child = os.fork()
