@@ -50,7 +50,7 @@ from server.shadowing import Shadowing
 from server.swap import LocalControl, RepositoryControl, Swapper
 from server.tracing import traced
 from server.traffic import Traffic
-from server.watching import follow_bundles, follow_routes, follow_tokens, tell_events
+from server.watching import flush_metrics, follow_bundles, follow_routes, follow_tokens, tell_events
 
 logger = logging.getLogger(__name__)
 
@@ -171,8 +171,12 @@ def build_app(service: Service) -> Starlette:
             stack.callback(service.log.close)
             stack.callback(service.swapper.close)
             stack.push_async_callback(service.routes.close)
+            stack.callback(service.metrics.flush)
             stack.callback(service.shadows.drain, service.settings.flush_s)
             await stack.enter_async_context(_background(service, "the shadow runner", service.shadows.run_forever()))
+            await stack.enter_async_context(
+                _background(service, "the tally of metrics", flush_metrics(service.metrics))
+            )
             if service.routes.topic is not None:
                 reading = service.routes.topic.run_forever()
                 await stack.enter_async_context(_background(service, "the reader of the route topic", reading))

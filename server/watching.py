@@ -1,5 +1,5 @@
-"""Tasks beside the requests: those that look at routes, tokens and, in a watched repository, bundles; and one that
-tells the log what its events do not hold."""
+"""Tasks beside the requests: those that look at routes, tokens and, in a watched repository, bundles; one that tells
+the log what its events do not hold; and one that adds to the metrics what was observed."""
 
 import asyncio
 import logging
@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from server.audit import audit_line
 from server.bundles.watcher import Change, Watcher
 from server.errors import TiltyardError
+from server.metrics import FLUSH_S, Metrics
 from server.protection.tokens import Tokens
 from server.service import Service
 
@@ -50,6 +51,13 @@ async def follow_tokens(tokens: Tokens, interval_s: float) -> None:
     while True:
         await asyncio.sleep(interval_s)
         tokens.reload_if_changed()
+
+
+async def flush_metrics(metrics: Metrics) -> None:
+    """Adds to the metrics what was observed, for ever."""
+    while True:
+        await asyncio.sleep(FLUSH_S)
+        metrics.flush()
 
 
 async def tell_events(service: Service) -> None:
