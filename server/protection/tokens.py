@@ -24,6 +24,9 @@ SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 _PREFIX = "tyd_"
 _WRITABLE_BY_OTHERS = 0o022
+# Headers that are remembered, and bytes of one: a token can come in many, as letters' case and spaces are free.
+_KNOWN = 1024
+_KNOWN_BYTES = 256
 _START = 8  # bytes of a hash; two tokens that share them would be the first such pair of anyone's
 
 
@@ -106,6 +109,9 @@ class Tokens:
         self._path = path
         self._seen = self._state()
         self._by_start = _by_start(read_tokens(path))
+        # Hashing a token is most of the price of letting it in. Nothing is learnt from how long a look-up takes: it
+        # compares bytes only where two headers have the same hash, whose key is this process's secret.
+        self._known: dict[bytes | None, Token] = {}
         self._warn_of_writers()
 
     @property
@@ -124,6 +130,7 @@ class Tokens:
         self._seen = state
         try:
             self._by_start = _by_start(read_tokens(self._path))
+            self._known = {}
         except SettingsError as error:
             logger.error("%s; the tokens read before stay valid", error)
             return False
@@ -137,6 +144,10 @@ class Tokens:
         Raises:
             UnauthorizedError: there is no header, it is no bearer token, or the token is unknown.
         """
+        known = self._known.get(authorization)
+        return self._look_up(authorization) if known is None else known
+
+    def _look_up(self, authorization: bytes | None) -> Token:
         if authorization is None:
             raise UnauthorizedError("expected a token: Authorization: Bearer TOKEN, got no such header")
         scheme, _, secret = authorization.partition(b" ")
@@ -147,6 +158,10 @@ class Tokens:
         found = self._by_start.get(digest[:_START])
         if found is None or not hmac.compare_digest(bytes.fromhex(found.sha256), digest):
             raise UnauthorizedError("expected a token that is known, got another one")
+        if len(authorization) <= _KNOWN_BYTES:
+            if len(self._known) >= _KNOWN:
+                self._known.clear()
+            self._known[authorization] = found
         return found
 
     def _state(self) -> tuple[int, int, int] | None:

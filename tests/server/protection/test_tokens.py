@@ -1,6 +1,7 @@
 """Tokens, their rates, the guard, and the command that makes them."""
 
 import hashlib
+import itertools
 import socket
 from pathlib import Path
 
@@ -123,6 +124,30 @@ def test_a_changed_file_is_read_again_and_a_faulty_one_changes_nothing(
     assert (tokens.reload_if_changed(), tokens.reload_if_changed()) == (False, False)
     assert tokens.authenticate(b"Bearer other").name == "b"
     assert len([record for record in caplog.records if "stay valid" in record.getMessage()]) == 2
+
+
+def test_what_is_remembered_of_headers_is_bounded_and_true(tmp_path: Path) -> None:
+    """A known token opens however it is written and however often; an unknown or revoked one does not."""
+    file = tmp_path / "t"
+    file.write_text(entry() + entry("b", OTHER))
+    tokens = Tokens(file)
+    schemes = ["".join(letters).encode() for letters in itertools.product("bB", "eE", "aA", "rR", "eE", "rR")]
+    written = [scheme + b" " * spaces + b"secret" for spaces in [*range(1, 30), 1000] for scheme in schemes]
+
+    assert {tokens.authenticate(header).name for header in [*written, *written]} == {"a"}
+    assert len(tokens._known) <= 1024
+    assert max(map(len, tokens._known)) <= 256
+    assert [tokens.authenticate(b"Bearer other").name for _ in range(2)] == ["b", "b"]
+    for header in (b"Bearer wrong", b"Bearer wrong", b"Basic secret", b"Basic secret", None, None):
+        with pytest.raises(UnauthorizedError):
+            tokens.authenticate(header)
+    assert all(known is not None and known.endswith((b"secret", b"other")) for known in tokens._known)
+    file.write_text(entry("b", OTHER))
+    tokens.reload_if_changed()
+    for header in written:
+        with pytest.raises(UnauthorizedError):
+            tokens.authenticate(header)
+    assert tokens.authenticate(b"Bearer other").name == "b"
 
 
 @given(st.floats(0.1, 1000), st.integers(1, 50), st.lists(st.floats(0, 3, allow_nan=False), min_size=1, max_size=200))
