@@ -1,9 +1,12 @@
 """A model's traffic, resolved to versions that serve, and who of them answers a request."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
+from server.contract.answer_line import AnswerLine
 from server.contract.events import Fallback, Role
 from server.errors import InvalidRequestError, NotReadyError
 from server.execution.session import Version
@@ -15,13 +18,17 @@ from server.routing.breaker import Breaker
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """A version in a role, with its metrics: what a route makes of a version."""
+    """A version in a role, with its metrics: what a route makes of a version.
+
+    ``lines`` has by rule what makes the events of its answers, once there was one.
+    """
 
     version: Version
     metrics: ArmMetrics
     role: Role
     share: float = 1.0
     breaker: Breaker | None = None
+    lines: dict[str, AnswerLine] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -62,8 +69,7 @@ class ModelRoute:
     hides_unit: bool = False
 
 
-@dataclass(slots=True)
-class Choice:
+class Choice(msgspec.Struct):
     """Who answers a request and why; ``fallback`` is set once the champion does so in a challenger's place.
 
     ``unit`` keeps its version from request to request, ``bucket`` is its place in the traffic. ``rows`` are the
@@ -119,7 +125,7 @@ def _unit_of(kind: str, name: str, champion: Arm, payload: Payload) -> tuple[str
         value = payload.caller.header(name.encode())
     else:
         try:
-            rows = payload.rows(champion.version.signature)
+            rows = payload.rows(champion.version.form)
         except InvalidRequestError:  # the champion will say so itself
             return payload.request_id, None
         first = rows.arrays[name].ravel()[:1].tolist() if name in rows.arrays else []

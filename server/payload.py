@@ -7,23 +7,27 @@ from typing import Any, Protocol
 
 import msgspec
 
-from server.contract.manifest import Signature
 from server.errors import ClientGoneError, DeadlineError, InvalidRequestError
 from server.protocol.datatypes import Arrays
 from server.protocol.messages import Parameters
+from server.protocol.tensor_form import TensorForm
 from server.protocol.tensors import SelectedOutput
 
 
 class Rows(msgspec.Struct, frozen=True):
     """A request's rows as one version takes them, and as the event keeps them.
 
-    ``selected`` are the outputs the client wants, in its order.
+    ``selected`` are the outputs the client wants, in its order; ``packed`` names those that leave in binary.
     """
 
     arrays: Arrays
     count: int
     inputs: msgspec.Raw
     selected: list[SelectedOutput]
+
+    @property
+    def packed(self) -> frozenset[str]:
+        return frozenset([output.name for output in self.selected if output.binary])
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -59,8 +63,8 @@ class Payload(Protocol):
         """How much memory the request holds, nearly: its body's, and its arrays' once they are made."""
         ...
 
-    def rows(self, signature: Signature) -> Rows:
-        """Returns the rows for a version of this signature, or raises InvalidRequestError."""
+    def rows(self, form: TensorForm) -> Rows:
+        """Returns the rows for a version of this form, or raises InvalidRequestError."""
         ...
 
 

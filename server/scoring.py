@@ -6,10 +6,12 @@ becomes arrays, and that is the payload's business.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+
+from server.contract.answer_line import AnswerLine
 from server.contract.events import Answer, Fallback, Prediction, encode_event, source_of
 from server.contract.sampling import in_sample
 from server.errors import (
@@ -44,8 +46,7 @@ _CHALLENGERS_OWN = (ExecutionError, InvalidRequestError, NotReadyError, Overload
 _WITHHELD = "the request was refused; the reason is withheld, for columns of this model are hidden"
 
 
-@dataclass(frozen=True, slots=True)
-class ShadowWork:
+class ShadowWork(msgspec.Struct, frozen=True):
     """A request that a challenger is still to score."""
 
     route: ModelRoute
@@ -66,11 +67,10 @@ class ShadowWork:
         return self.arm.version
 
 
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """An answer: outputs as arrays and as the event has them, in the signature's order.
+class Scored(msgspec.Struct, frozen=True):
+    """An answer: outputs as arrays, and in JSON one by one and together as the event has them.
 
-    ``shadows`` is what is still to be scored once the answer is written.
+    Both are in the signature's order. ``shadows`` is what is still to be scored once the answer is written.
     """
 
     request_id: str
@@ -78,6 +78,7 @@ class Scored:
     version: Version
     outputs: Arrays
     tensors: list[bytes]
+    logged: bytes
     selected: list[SelectedOutput]
     shadows: tuple[ShadowWork, ...] = ()
 
@@ -126,15 +127,18 @@ class Scorer:
             choice.arm.metrics.answered(answer.status, _seconds_since(arrived_ns))
             raise
         arm = choice.arm
+        logged = join_array(tensors)
         kept = in_sample(request_id, self._sample_every)
-        if kept:
+        if not kept:
+            self._log.leave_out()
+        elif choice.fallback is None and arm.version.redactor is None:
+            self._log.append(self._line(route, choice, payload, moment, rows, logged))
+        else:
             inputs = kept_inputs(rows, self._input_bytes, arm.version.redactor)
             answer = _event_data(
-                route, choice, arrived_ns, outputs=join_array(tensors), weight=self._sample_every, **inputs
+                route, choice, arrived_ns, outputs=msgspec.Raw(logged), weight=self._sample_every, **inputs
             )
             self._record(Prediction, request_id, moment, answer)
-        else:
-            self._log.leave_out()
         if self._durable and kept:
             try:
                 await self._log.committed()
@@ -143,7 +147,7 @@ class Scorer:
                 raise
         arm.metrics.answered(200, _seconds_since(arrived_ns))
         works = () if version is not None else self._shadowed(route, choice.unit, payload, moment)
-        return Scored(request_id, route.model, arm.version, outputs, tensors, rows.selected, works)
+        return Scored(request_id, route.model, arm.version, outputs, tensors, logged, rows.selected, works)
 
     async def _answer(self, route: ModelRoute, choice: Choice, payload: Payload) -> tuple[Rows, Arrays, list[bytes]]:
         """Returns what the chosen arm says, or in a challenger's place the champion."""
@@ -185,12 +189,11 @@ class Scorer:
         """Returns what an arm says; rows: the payload's for this arm, where they are known already."""
         version, caller = arm.version, payload.caller
         if rows is None:
-            rows = payload.rows(version.signature)
+            rows = payload.rows(version.form)
         turn = self._batcher.submit(version.lane, rows.arrays, rows.count, caller.check)
         outputs = await turn
         arm.metrics.queue_seconds.observe((turn.began_ns - caller.arrived_ns) / 1e9)
-        packed = frozenset([output.name for output in rows.selected if output.binary])
-        return rows, outputs, encode_outputs(outputs, version.signature.outputs, packed)
+        return rows, outputs, encoded(version, rows, outputs)
 
     def _count_failure(self, route: ModelRoute, arm: Arm, failure: TiltyardError, started_ns: int) -> None:
         arm.metrics.fallbacks.inc()
@@ -211,6 +214,26 @@ class Scorer:
                 works.append(ShadowWork(route, arm, payload, payload.request_id, bucket, moment))
         return tuple(works)
 
+    def _line(
+        self, route: ModelRoute, choice: Choice, payload: Payload, moment: datetime, rows: Rows, outputs: bytes
+    ) -> bytes:
+        """Returns the event of an answer that its own arm gave."""
+        arm = choice.arm
+        line = arm.lines.get(choice.rule)
+        if line is None:
+            answer = _event_data(route, choice, payload.caller.arrived_ns, rows=0, weight=self._sample_every)
+            line = arm.lines[choice.rule] = AnswerLine(Prediction, answer)
+        return line.line(
+            uuid7(),
+            moment,
+            payload.request_id,
+            told_bucket(choice.bucket, route),
+            (time.perf_counter_ns() - payload.caller.arrived_ns) // 1000,
+            rows.count,
+            rows.inputs if len(rows.inputs) <= self._input_bytes else None,
+            outputs,
+        )
+
     def _record(self, kind: type[Prediction], request_id: str, moment: datetime, answer: Answer) -> None:
         event = kind(
             id=uuid7(),
@@ -221,6 +244,14 @@ class Scorer:
             data=answer,
         )
         self._log.append(encode_event(event))
+
+
+def encoded(version: Version, rows: Rows, outputs: Arrays) -> list[bytes]:
+    """Returns each output once, in the signature's order, as the event has it."""
+    form = version.form
+    if rows.selected is form.selected:
+        return form.tensors(outputs)
+    return encode_outputs(outputs, form.signature.outputs, rows.packed)
 
 
 def watch(route: ModelRoute, arm: Arm, seconds: float, tripped: Tripped, *, failed: bool) -> None:

@@ -24,8 +24,7 @@ from server.payload import Rows
 from server.protocol.datatypes import Arrays
 from server.protocol.json_codec import join_array
 from server.protocol.status import status_of
-from server.protocol.tensors import encode_outputs
-from server.scoring import ShadowWork, Tripped, kept_inputs, told_bucket, told_reason, watch, withheld
+from server.scoring import ShadowWork, Tripped, encoded, kept_inputs, told_bucket, told_reason, watch, withheld
 from server.settings import EventSettings
 
 logger = logging.getLogger(__name__)
@@ -100,7 +99,7 @@ class Shadowing:
     def _decode(self, attempt: _Attempt) -> None:
         began_ns = time.perf_counter_ns()
         try:
-            attempt.rows = attempt.work.payload.rows(attempt.work.arm.version.signature)
+            attempt.rows = attempt.work.payload.rows(attempt.work.arm.version.form)
         except Exception as error:  # noqa: BLE001  # told in its event
             attempt.fail(error)
         attempt.spent_ns = time.perf_counter_ns() - began_ns
@@ -151,9 +150,8 @@ class Shadowing:
         work, rows = attempt.work, attempt.rows
         if rows is not None and attempt.outputs is not None:
             began_ns = time.perf_counter_ns()
-            packed = frozenset(output.name for output in rows.selected if output.binary)
             try:
-                outputs = join_array(encode_outputs(attempt.outputs, work.arm.version.signature.outputs, packed))
+                outputs = join_array(encoded(work.arm.version, rows, attempt.outputs))
             except Exception as error:  # noqa: BLE001  # as above
                 attempt.fail(error)
             else:

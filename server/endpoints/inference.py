@@ -33,6 +33,7 @@ from server.protocol.messages import InstancesResponse, Parameters, RowsResponse
 from server.protocol.reply import Reply
 from server.protocol.rows import decode_instances, decode_rows_request, rows_to_arrays
 from server.protocol.status import status_of
+from server.protocol.tensor_form import TensorForm
 from server.protocol.tensors import DecodedInputs, decode_inputs, decode_raw, encode_answer, select_outputs
 from server.scoring import Scored, ShadowWork, withheld
 from server.service import Service
@@ -52,7 +53,7 @@ class _Kept(ABC):
 
     def __init__(self, body: bytes) -> None:
         self._body_bytes = len(body)
-        self._known: tuple[Signature, Rows] | None = None
+        self._known: tuple[TensorForm, Rows] | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -60,19 +61,19 @@ class _Kept(ABC):
         arrays = () if self._known is None else self._known[1].arrays.values()
         return self._body_bytes + sum(array.nbytes for array in arrays)
 
-    def rows(self, signature: Signature) -> Rows:
-        """Returns the rows as a version of this signature takes them.
+    def rows(self, form: TensorForm) -> Rows:
+        """Returns the rows as a version of this form takes them.
 
         Raises:
             InvalidRequestError: they do not fit it.
         """
         known = self._known
-        if known is None or (known[0] is not signature and known[0] != signature):
-            known = self._known = signature, self._rows_for(signature)
+        if known is None or (known[0] is not form and known[0].signature != form.signature):
+            known = self._known = form, self._rows_for(form)
         return known[1]
 
     @abstractmethod
-    def _rows_for(self, signature: Signature) -> Rows:
+    def _rows_for(self, form: TensorForm) -> Rows:
         """Returns the rows anew, or raises InvalidRequestError."""
 
 
@@ -102,9 +103,14 @@ class Tensors(_Kept):
         self.event_time = _event_time(self.parameters, service)
         self.caller = _caller(self.parameters, head)
 
-    def _rows_for(self, signature: Signature) -> Rows:
-        selected = select_outputs(self._request, signature)
-        decoded = self._decode(signature)
+    def _rows_for(self, form: TensorForm) -> Rows:
+        request, everything = self._request, form.selected
+        if request is not None and everything is not None and self._tail is None:
+            usual = None if request.parameters or request.outputs else form.read(request.inputs, self._limits)
+            if usual is not None:
+                return Rows(usual.arrays, usual.rows, usual.logged, everything)
+        selected = select_outputs(request, form.signature)
+        decoded = self._decode(form.signature)
         return Rows(decoded.arrays, decoded.rows, decoded.logged, selected)
 
     def _decode(self, signature: Signature) -> DecodedInputs:
@@ -114,7 +120,9 @@ class Tensors(_Kept):
 
     def reply(self, scored: Scored) -> Reply:
         """Returns the protocol's answer: JSON, followed by the outputs that the client wants as they are."""
-        manifest = scored.version.manifest
+        form, manifest = scored.version.form, scored.version.manifest
+        if scored.selected is form.selected:
+            return Reply(form.answer(scored.request_id, scored.logged))
         answer = encode_answer(
             scored.model,
             manifest.version,
@@ -148,7 +156,8 @@ class NamedRows(_Kept):
         self.event_time = _event_time(request.parameters, service)
         self.caller = _caller(request.parameters, head)
 
-    def _rows_for(self, signature: Signature) -> Rows:
+    def _rows_for(self, form: TensorForm) -> Rows:
+        signature = form.signature
         arrays = rows_to_arrays(self._named, signature, self._limits)
         logged = join_array(encode_arrays(arrays, signature.inputs))
         return Rows(arrays, len(self._named), logged, [])
@@ -187,7 +196,8 @@ class Instances(_Kept):
         self.event_time: datetime | None = None
         self.caller = _caller(None, head)
 
-    def _rows_for(self, signature: Signature) -> Rows:
+    def _rows_for(self, form: TensorForm) -> Rows:
+        signature = form.signature
         arrays = rows_to_arrays(self._instances, signature, self._limits)
         logged = join_array(encode_arrays(arrays, signature.inputs))
         return Rows(arrays, len(self._instances), logged, [])

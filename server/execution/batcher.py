@@ -146,6 +146,7 @@ class Batcher:
         self._most_rows = most_rows
         self._most_waiting = most_waiting
         self._due: list[Lane] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def submit(self, lane: Lane, arrays: Arrays, rows: int, check: Check) -> Turn:
         """Returns a request's place in a run to come.
@@ -163,7 +164,9 @@ class Batcher:
             raise OverloadedError(
                 f"expected at most {self._most_waiting} requests to wait for a version, got more: try again later"
             )
-        loop = asyncio.get_running_loop()
+        loop = self._loop
+        if loop is None or loop.is_closed():
+            loop = self._loop = asyncio.get_running_loop()  # which asks the system for the process's id
         turn = Turn(arrays, rows, check, loop)
         lane.waiting.append(turn)
         if not lane.listed:

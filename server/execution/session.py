@@ -16,6 +16,7 @@ from server.execution.refusals import input_refusal, reason_of
 from server.execution.stacking import cut, stack, stacks
 from server.protocol.datatypes import BY_ONNX, DATATYPES, Arrays
 from server.protocol.redaction import Redactor
+from server.protocol.tensor_form import TensorForm
 
 _PROVEN = 8
 """How many of the examples' rows are run alone to see whether they have the same outputs in company."""
@@ -65,6 +66,7 @@ class Version:
         """
         self.manifest: Manifest = bundle.manifest
         self.signature: Signature = bundle.manifest.signature
+        self.form = TensorForm(bundle.manifest.model, bundle.manifest.version, self.signature)
         self.redactor = redactor
         path = bundle.folder / MODEL_FILE
         try:

@@ -359,9 +359,9 @@ def test_rows_are_decoded_once_for_each_version(
         def __getattr__(self, name: str) -> Any:
             return getattr(request, name)
 
-        def rows(self, signature: Any) -> Any:
-            seen.append(by_signature[id(signature)])
-            return request.rows(signature)
+        def rows(self, form: Any) -> Any:
+            seen.append(by_signature[id(form.signature)])
+            return request.rows(form)
 
     counting: Any = Counting()
     delay.score(counting)

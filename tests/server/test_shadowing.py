@@ -85,7 +85,7 @@ class Counted:
     def __init__(self, version: Version) -> None:
         self._version = version
         self.manifest, self.signature, self.redactor = version.manifest, version.signature, version.redactor
-        self.lane = version.lane
+        self.lane, self.form = version.lane, version.form
         self.runs: list[int] = []
         self.fault: Exception | None = None
 
@@ -274,7 +274,7 @@ def test_latency_is_the_time_spent_and_not_the_waiting(bench: Bench, monkeypatch
     monkeypatch.setattr(shadowing.time, "perf_counter_ns", lambda: now_ns)
     monkeypatch.setattr(Hours, "rows", spend(3, Hours.rows))
     monkeypatch.setattr(bench.version, "run", spend(2, bench.version.run))
-    monkeypatch.setattr(shadowing, "encode_outputs", spend(1, shadowing.encode_outputs))
+    monkeypatch.setattr(shadowing, "encoded", spend(1, shadowing.encoded))
     for _ in bench.shadowing.run([bench.work("a", [5]), bench.work("b", [6])]):
         now_ns += 1_000_000_000
     bench.shadowing.shed(bench.work("c", [7]), "shed: no room")
@@ -502,11 +502,11 @@ def test_a_challenger_of_the_same_inputs_takes_the_champions_rows(packed: Path, 
     payload = Tensors(msgspec.json.encode(tensors()), read_head({"headers": []}), service)
     before = payload.size_bytes
 
-    rows = payload.rows(first.signature)
+    rows = payload.rows(first.form)
 
-    assert payload.rows(second.signature) is rows
+    assert payload.rows(second.form) is rows
     assert payload.size_bytes > before
     with pytest.raises(InvalidRequestError):
-        payload.rows(grid.signature)
-    assert payload.rows(first.signature) is rows
+        payload.rows(grid.form)
+    assert payload.rows(first.form) is rows
     service.log.close()
