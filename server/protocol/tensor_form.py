@@ -4,6 +4,7 @@ Usual is JSON in which every input has the very datatype of the signature, flat 
 long way of ``tensors.py``. Both end in the same arrays and the same bytes.
 """
 
+import math
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -82,6 +83,12 @@ class TensorForm:
             given: tuple[_Given, ...] = self._decode(inputs)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return None
+        if len(given) == 1:
+            [reader] = self._inputs
+            array = reader.array(given[0])
+            if array is None or len(array) > limits.rows or array.size > limits.elements:
+                return None
+            return DecodedInputs({reader.name: array}, len(array), inputs)
         arrays: Arrays = {}
         elements = 0
         rows = -1
@@ -132,9 +139,11 @@ class _Input:
     """An input of a table: a column of shape (rows, 1), or a matrix of shape (rows, columns)."""
 
     def __init__(self, spec: Tensor) -> None:
+        self.name = spec.name
         self._spec = spec
         self._datatype = DATATYPES[spec.datatype]
         self._width = spec.shape[-1] if len(spec.shape) == 2 else 0
+        self._safe = self._datatype.exact / 2
         self._packs: dict[int, Callable[..., bytes]] = {}
 
     def array(self, tensor: _Given) -> NDArray[Any] | None:
@@ -155,8 +164,9 @@ class _Input:
         if rows * width != len(data) or rows < 0:
             return None
         if datatype.element is float:
-            # An integer beyond what the type holds exactly may be none of its values: the long way tells.
-            if not -datatype.exact < min(data) or not max(data) < datatype.exact:
+            # An integer beyond what the type holds exactly may be none of its values: the long way tells. No number
+            # exceeds their norm, which is had in a third of the time that the least and the greatest take.
+            if not math.hypot(*data) < self._safe:
                 return None
         elif datatype.element is str:
             return np.array(data, dtype=np.object_).reshape(rows, width)

@@ -51,8 +51,7 @@ class TensorLimits:
             raise InvalidRequestError(f"expected at most {self.rows} rows, got more")
 
 
-@dataclass(frozen=True, slots=True)
-class DecodedInputs:
+class DecodedInputs(msgspec.Struct, frozen=True):
     """What the graph takes, how many rows it is, and the JSON array of tensors that the event keeps."""
 
     arrays: Arrays
@@ -60,8 +59,7 @@ class DecodedInputs:
     logged: msgspec.Raw
 
 
-@dataclass(frozen=True, slots=True)
-class SelectedOutput:
+class SelectedOutput(msgspec.Struct, frozen=True):
     """An output that the client wants, and whether in binary."""
 
     name: str
