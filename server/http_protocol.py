@@ -49,7 +49,7 @@ GOODBYE_S = 0.05
 SLICE_BYTES = 16 * 1024
 """What is parsed at once: after a slice with more than one request the rest waits until they are answered."""
 
-PEEK_AFTER_NS = 1_000_000
+PEEK_AFTER_NS = 20_000_000
 """A younger request's client is not looked for in the socket: looking costs more than it can save."""
 
 

@@ -31,7 +31,6 @@ from server.identifiers import uuid7
 from server.model_route import Arm, Choice, ModelRoute, choose
 from server.payload import Payload, Rows
 from server.protocol.datatypes import Arrays
-from server.protocol.json_codec import join_array
 from server.protocol.redaction import Redactor
 from server.protocol.status import status_of
 from server.protocol.tensors import SelectedOutput, encode_outputs
@@ -115,7 +114,10 @@ class Scorer:
         try:
             if self._block_when_full and self._log.full:
                 raise OutboxFullError("the event log has no room: try again later")
-            rows, outputs, tensors = await self._answer(route, choice, payload)
+            if choice.arm is route.champion or choice.rule == "client":
+                rows, outputs, tensors = await self._run(choice.arm, payload, choice.rows)
+            else:
+                rows, outputs, tensors = await self._challenge(route, choice, payload)
         except ClientGoneError as error:
             choice.arm.metrics.answered(status_of(error), _seconds_since(arrived_ns))
             raise
@@ -127,8 +129,8 @@ class Scorer:
             choice.arm.metrics.answered(answer.status, _seconds_since(arrived_ns))
             raise
         arm = choice.arm
-        logged = join_array(tensors)
-        kept = in_sample(request_id, self._sample_every)
+        logged = b"[" + b",".join(tensors) + b"]"
+        kept = self._sample_every == 1 or in_sample(request_id, self._sample_every)
         if not kept:
             self._log.leave_out()
         elif choice.fallback is None and arm.version.redactor is None:
@@ -146,14 +148,13 @@ class Scorer:
                 arm.metrics.answered(status_of(error), _seconds_since(arrived_ns))
                 raise
         arm.metrics.answered(200, _seconds_since(arrived_ns))
-        works = () if version is not None else self._shadowed(route, choice.unit, payload, moment)
+        works = self._shadowed(route, choice.unit, payload, moment) if route.shadows and version is None else ()
         return Scored(request_id, route.model, arm.version, outputs, tensors, logged, rows.selected, works)
 
-    async def _answer(self, route: ModelRoute, choice: Choice, payload: Payload) -> tuple[Rows, Arrays, list[bytes]]:
-        """Returns what the chosen arm says, or in a challenger's place the champion."""
+    async def _challenge(self, route: ModelRoute, choice: Choice, payload: Payload) -> tuple[Rows, Arrays, list[bytes]]:
+        """Returns what the chosen challenger says, or in its place the champion."""
         arm, champion = choice.arm, route.champion
-        if arm is champion or champion is None or choice.rule == "client":
-            return await self._run(arm, payload, choice.rows)
+        assert champion is not None  # without one nothing is chosen but what the client chooses
         started_ns = time.perf_counter_ns()
         breaker = arm.breaker
         failure: TiltyardError

@@ -269,7 +269,10 @@ class Inference:
             known = version is not None or route.champion is not None
             scored = await service.scorer.score(route, version, exchange)
             note_request(scored.request_id, model, scored.version.manifest.version)
-            return compressed(exchange.reply(scored), head.accept_encoding), scored.shadows
+            reply = exchange.reply(scored)
+            if head.accept_encoding is not None:
+                reply = compressed(reply, head.accept_encoding)
+            return reply, scored.shadows
         except TiltyardError as error:
             if not known:
                 self.count_refused(model, error)
@@ -312,6 +315,8 @@ def _event_time(parameters: Parameters | None, service: Service) -> datetime | N
 
 def _caller(parameters: Parameters | None, head: Head) -> Caller:
     """Returns who waits, with the earlier of the deadlines that body and header set."""
+    if parameters is None and head.timeout_ms is None:
+        return Caller(head.arrived_ns, None, head.gone, head.header)
     allowed_us = [] if parameters is None else [timeout_us_of(parameters)]
     if head.timeout_ms is not None:
         if head.timeout_ms == 0:

@@ -127,9 +127,9 @@ def plain_body(body: bytes, head: Head, limits: LimitSettings) -> bytes:
     return decompress(body, head.content_encoding, limits.decompressed_bytes)
 
 
-def compressed(reply: Reply, accept_encoding: str | None) -> Reply:
+def compressed(reply: Reply, accept_encoding: str) -> Reply:
     """Returns a reply as the client takes it, compressed when that is worth it."""
-    if accept_encoding is None or len(reply.body) < COMPRESS_FROM_BYTES:
+    if len(reply.body) < COMPRESS_FROM_BYTES:
         return reply
     encoding = choose_encoding(accept_encoding)
     if encoding is None:
@@ -148,7 +148,8 @@ async def send_reply(send: Send, reply: Reply) -> None:
 
 async def send_json(send: Send, status: int, value: Any, accept_encoding: str | None = None) -> None:
     """Answers with a value as JSON."""
-    await send_reply(send, compressed(Reply(encode(value), status=status), accept_encoding))
+    reply = Reply(encode(value), status=status)
+    await send_reply(send, reply if accept_encoding is None else compressed(reply, accept_encoding))
 
 
 async def send_error(send: Send, error: TiltyardError) -> None:

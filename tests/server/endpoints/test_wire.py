@@ -53,7 +53,8 @@ def sent(content: bytes, accept_encoding: str | None = None) -> tuple[dict[bytes
     async def send(message: Message) -> None:
         messages.append(message)
 
-    asyncio.run(send_reply(send, compressed(Reply(content), accept_encoding)))
+    reply = Reply(content)
+    asyncio.run(send_reply(send, reply if accept_encoding is None else compressed(reply, accept_encoding)))
     start, body = messages
     return dict(start["headers"]), body["body"]
 
