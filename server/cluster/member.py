@@ -34,13 +34,14 @@ class Member:
         own, its = socket.socketpair()
         with its:
             descriptors = (its.fileno(), memory, listener.fileno())
-            # In a session of its own, a Ctrl-C at the terminal reaches only the supervisor, which knows what to do.
+            # In a group of its own, a Ctrl-C at the terminal reaches only the supervisor, which knows what to do. Not
+            # in a session: Linux shares a core out between sessions first, and niceness counts only within one.
             self._process = await asyncio.create_subprocess_exec(
                 *WORKER,
                 *map(str, descriptors),
                 pass_fds=descriptors,
                 stdin=asyncio.subprocess.DEVNULL,
-                start_new_session=True,
+                process_group=0,
             )
         await self.connect(own)
 

@@ -7,6 +7,7 @@ import asyncio
 import functools
 import os
 import select
+import signal
 import socket
 import sys
 import threading
@@ -53,6 +54,8 @@ from server.settings import Settings
 def main(control: socket.socket, memory: int, listener: socket.socket) -> int:
     """Serves until the supervisor says or goes, and returns the exit status."""
     _die_with_supervisor(control)
+    # Under `stty tostop` a terminal stops who writes to it from the background, as a worker does in its own group.
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     start = _first_message(control)
     settings = Settings(**start.settings)
     configure_logging(settings.log_level, settings.log_format)
