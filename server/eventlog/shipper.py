@@ -9,6 +9,7 @@ import asyncio
 import fcntl
 import logging
 import os
+import signal
 import socket
 import sys
 import time
@@ -312,6 +313,8 @@ def _end(shipper: Shipper, status: int) -> NoReturn:
 
 def main(control: socket.socket) -> None:
     """Ships until the server asks for an end or has gone."""
+    # Under `stty tostop` a terminal stops who writes to it from the background, as the shipper does in its own group.
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     asyncio.run(_serve(control))
 
 
