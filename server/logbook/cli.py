@@ -30,6 +30,7 @@ from server.logbook.server_counters import read_counters
 from server.logbook.tail import tail_outbox, tail_topic
 from server.logbook.tail_line import HEADING, tail_line
 from server.logbook.verification import Others, verify
+from server.server_access import SERVER_PANEL, Ca, Token, TokenFile, token_of
 from server.settings import KafkaSettings, load_settings
 
 app = typer.Typer(
@@ -43,7 +44,6 @@ app = typer.Typer(
 _SHOWN = 20
 _SOURCE = "Log"
 _SELECTION = "Selection"
-_SERVER = "Server"
 
 Outbox = Annotated[
     Path | None,
@@ -92,39 +92,6 @@ Version = Annotated[
     typer.Option("--version", metavar="VERSION", help="Only answers of this version.", rich_help_panel=_SELECTION),
 ]
 Type = Annotated[EventType | None, typer.Option("--type", help="Only events of this type.", rich_help_panel=_SELECTION)]
-
-
-def _given_in_command(context: typer.Context, option: str) -> bool:
-    source = context.get_parameter_source(option)
-    return source is not None and source.name == "COMMANDLINE"
-
-
-def _in_environment_only(context: typer.Context, token: str | None) -> str | None:
-    if token is not None and _given_in_command(context, "token"):
-        _tell("expected the token in --token-file or TILTYARD_TOKEN, got it in the command, where others read it")
-        raise typer.Exit(1)
-    return token
-
-
-TokenFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--token-file",
-        metavar="FILE",
-        help="File with nothing but an API token; the variable TILTYARD_TOKEN may have the token itself instead.",
-        rich_help_panel=_SERVER,
-    ),
-]
-Token = Annotated[
-    str | None,
-    typer.Option("--token", envvar="TILTYARD_TOKEN", hidden=True, show_envvar=False, callback=_in_environment_only),
-]
-Ca = Annotated[
-    Path | None,
-    typer.Option(
-        "--ca", metavar="FILE", help="Trust servers whose certificate this authority signed.", rich_help_panel=_SERVER
-    ),
-]
 
 
 @app.command()
@@ -211,7 +178,7 @@ def verify_log(
             "--url",
             metavar="URL",
             help="The server that writes the outbox, such as http://127.0.0.1:8080; its counters are held against it.",
-            rich_help_panel=_SERVER,
+            rich_help_panel=SERVER_PANEL,
         ),
     ] = None,
     token_file: TokenFile = None,
@@ -228,7 +195,7 @@ def verify_log(
     Status 0 when all balances, 1 with what does not.
     """
     with _ended_well():
-        secret = _token(token_file, token)
+        secret = token_of(token_file, token)
         counters = None if url is None else partial(read_counters, url, secret, ca)
         settings = load_settings(config, outbox=outbox)
         name = topic or settings.kafka.events_topic
@@ -266,7 +233,7 @@ def forget_events(
             "--url",
             metavar="URL",
             help="The server that has the log open, such as http://127.0.0.1:8080; it does the work.",
-            rich_help_panel=_SERVER,
+            rich_help_panel=SERVER_PANEL,
         ),
     ] = None,
     token_file: TokenFile = None,
@@ -283,7 +250,7 @@ def forget_events(
         if order.fault is not None:
             raise LogbookError(f"--id, --column, --value: {order.fault}")
         if url is not None:
-            secret = _token(token_file, token)
+            secret = token_of(token_file, token)
             send = partial(order_forgetting, url, secret, ca, order, reason)
             hit = send(dry_run=True)
             if not _goes_on(hit.events, hit.requests, dry_run, yes):
@@ -374,17 +341,6 @@ def _ended_well() -> Iterator[None]:
     except TiltyardError as error:
         _tell(str(error))
         raise typer.Exit(1) from error
-
-
-def _token(file: Path | None, token: str | None) -> str | None:
-    if file is None:
-        return token
-    try:
-        return file.read_text("ascii").strip()
-    except OSError as error:
-        raise LogbookError(f"{file}: expected a readable file, got: {error.strerror}") from error
-    except UnicodeDecodeError:
-        raise LogbookError(f"{file}: expected a token, got something else") from None
 
 
 def _tell(sentence: str) -> None:

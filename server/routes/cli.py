@@ -14,7 +14,7 @@ import msgspec
 import typer
 
 from server.contract.events import AUDIT_TYPE, decode_event
-from server.errors import TiltyardError
+from server.errors import SettingsError, TiltyardError
 from server.eventlog.log_reader import read_log
 from server.routes.client import (
     AdminError,
@@ -38,6 +38,7 @@ from server.routes.watch import Away, Back, Changed, follow
 from server.routing.changes import difference
 from server.routing.document import format_route, route_schema
 from server.routing.replay import route_at
+from server.server_access import SERVER_PANEL, Ca, Token, TokenFile, token_of
 
 app = typer.Typer(
     name="route",
@@ -47,45 +48,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-_SERVER = "Server"
 _CHANGE = "Change"
 _URL = "http://127.0.0.1:8080"
 
-
-def _given_in_command(context: typer.Context, option: str) -> bool:
-    source = context.get_parameter_source(option)
-    return source is not None and source.name == "COMMANDLINE"
-
-
-def _in_environment_only(context: typer.Context, token: str | None) -> str | None:
-    if token is not None and _given_in_command(context, "token"):
-        raise _end("expected the token in --token-file or TILTYARD_TOKEN, got it in the command, where others read it")
-    return token
-
-
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="The name clients call.")]
 Url = Annotated[
-    str, typer.Option("--url", envvar="TILTYARD_URL", help="Where the server answers.", rich_help_panel=_SERVER)
-]
-TokenFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--token-file",
-        metavar="FILE",
-        help="File with nothing but an API token of scope admin; the variable TILTYARD_TOKEN may have the token "
-        "itself instead.",
-        rich_help_panel=_SERVER,
-    ),
-]
-Token = Annotated[
-    str | None,
-    typer.Option("--token", envvar="TILTYARD_TOKEN", hidden=True, show_envvar=False, callback=_in_environment_only),
-]
-Ca = Annotated[
-    Path | None,
-    typer.Option(
-        "--ca", metavar="FILE", help="Trust servers whose certificate this authority signed.", rich_help_panel=_SERVER
-    ),
+    str, typer.Option("--url", envvar="TILTYARD_URL", help="Where the server answers.", rich_help_panel=SERVER_PANEL)
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Reason = Annotated[
@@ -386,14 +354,11 @@ def _share(text: str) -> float:
 @contextmanager
 def _client(url: str, token_file: Path | None, token: str | None, ca: Path | None) -> Iterator[RouteClient]:
     """Opens a client for a command, which ends with what goes wrong."""
-    if token_file is not None:
-        try:
-            token = _read(token_file).decode().strip()
-        except UnicodeDecodeError:
-            raise _end(f"{token_file}: expected a token, got something else") from None
     try:
-        with closing(RouteClient(url, token, ca)) as client:
+        with closing(RouteClient(url, token_of(token_file, token), ca)) as client:
             yield client
+    except SettingsError as error:
+        raise _end(str(error)) from error
     except AdminError as error:
         raise _end(str(error), error.faults) from error
 

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 # Each name may import those to its left in the same package and itself; files of one group are peers.
 SERVER = (
     {"contract", "errors", "identifiers", "logs"},
-    {"settings", "protocol", "routing", "tracing", "acceptor", "tallies"},
+    {"settings", "protocol", "routing", "tracing", "acceptor", "tallies", "server_access"},
     {"fast_lane"},
     {"bundles", "protection", "http_protocol", "audit", "payload", "kafka_credentials", "redaction"},
     {"kafka_clients"},
