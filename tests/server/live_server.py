@@ -3,7 +3,6 @@
 import contextlib
 import sqlite3
 import subprocess
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import httpx
 import msgspec
 
 from server.contract.events import Event, decode_event
+from tests.patience import until
 
 DEADLINE_S = 20.0
 
@@ -29,9 +29,7 @@ def url_of(process: subprocess.Popen[str]) -> str:
 
 def wait_for(condition: Callable[[], object], what: str) -> None:
     """Returns once the condition holds; fails the test when it does not in time."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"timed out waiting for {what}"
+    until(condition, what, DEADLINE_S)
 
 
 @dataclass
