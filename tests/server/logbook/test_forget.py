@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -69,11 +70,18 @@ def server(serve: Callable[..., Running], packed: Path) -> Running:
     return filled(serve(packed))
 
 
-@pytest.fixture
-def stopped(server: Running) -> Path:
-    """The log of a server that has ended."""
+@pytest.fixture(scope="module")
+def left(serve_module: Callable[..., Running], packed: Path) -> Path:
+    """The log of a server that has ended, for all tests."""
+    server = filled(serve_module(packed))
     stop(server)
     return server.outbox
+
+
+@pytest.fixture
+def stopped(left: Path, tmp_path: Path) -> Path:
+    """A copy of the log of a server that has ended."""
+    return Path(shutil.copy(left, tmp_path))
 
 
 def events(log: Path) -> list[Event]:
