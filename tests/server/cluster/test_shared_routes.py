@@ -50,6 +50,7 @@ class Cluster:
                     **os.environ,
                     "TILTYARD_KAFKA__BOOTSTRAP_SERVERS": self.broker.bootstrap_servers,
                     "TILTYARD_KAFKA__ROUTES_TOPIC": self.topic,
+                    "TILTYARD_FLUSH_S": "0.5",  # what the broker lacks at the end is not waited for
                 },
             )
         )
