@@ -36,6 +36,7 @@ def test_others_lead_what_a_broker_led(brokers: Brokers, end: Callable[[Broker],
             "acks": "all",
             "enable.idempotence": True,
             "request.timeout.ms": 5000,
+            "socket.timeout.ms": 5000,  # after it the producer leaves a broker that stands still
         }
     )
     for number in range(100):
