@@ -10,52 +10,19 @@ does not promise to keep:
 """
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, for_code
-from aiokafka.helpers import create_ssl_context
-
-from monitor.errors import SettingsError
-from monitor.settings import KafkaSettings
-
-REQUEST_MS = 5000
-"""How long one request may take; aiokafka itself would wait 40 s for a broker that is gone."""
 
 FLUSH_S = 1.0
 """How long a producer that is closed tries to get rid of what it has."""
 
 CLOSE_S = 5.0
 """How long connections may take to close."""
-
-
-def connection(settings: KafkaSettings) -> dict[str, Any]:
-    """Returns what every client is told of the brokers: where they are and how they are spoken to.
-
-    Raises:
-        SettingsError: a file of a password or of TLS cannot be read.
-    """
-    protocol = settings.security_protocol
-    options: dict[str, Any] = {
-        "bootstrap_servers": settings.bootstrap_servers,
-        "request_timeout_ms": REQUEST_MS,
-        "security_protocol": protocol,
-    }
-    if protocol.endswith("SSL"):
-        options["ssl_context"] = _tls(settings)
-    if protocol.startswith("SASL"):
-        assert settings.password_file is not None  # the settings have seen to it
-        options |= {
-            "sasl_mechanism": settings.sasl_mechanism,
-            "sasl_plain_username": settings.username,
-            "sasl_plain_password": _password(settings.password_file),
-        }
-    return options
 
 
 @asynccontextmanager
@@ -172,23 +139,3 @@ async def _ended(closing: Coroutine[Any, Any, None], limit_s: float = CLOSE_S) -
     if task.done() and not task.cancelled():
         task.exception()  # looked at, so that asyncio does not complain
     return task
-
-
-def _tls(settings: KafkaSettings) -> ssl.SSLContext:
-    try:
-        context: ssl.SSLContext = create_ssl_context(
-            cafile=settings.ca, certfile=settings.certificate, keyfile=settings.key
-        )
-        return context
-    except (OSError, ssl.SSLError) as error:
-        raise SettingsError(
-            f"monitor.kafka: the files of TLS ({settings.ca}, {settings.certificate}, {settings.key}) "
-            f"cannot be used: {error}"
-        ) from error
-
-
-def _password(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"monitor.kafka.password_file: {path} cannot be read: {error}") from error

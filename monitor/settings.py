@@ -115,11 +115,17 @@ class KafkaSettings(_Group):
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="How the brokers are spoken to."
     )
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = Field(
         "PLAIN", description="How the monitor says who it is, where the protocol is a SASL one."
     )
-    username: str | None = Field(None, description="Name for SASL.")
-    password_file: Path | None = Field(None, description="File that holds the password for SASL, on one line.")
+    username: str | None = Field(None, min_length=1, description="Name for `PLAIN` and `SCRAM`.")
+    password_file: Path | None = Field(None, description="File that holds its password, on one line.")
+    token_url: str | None = Field(
+        None, pattern="^https?://", description="For `OAUTHBEARER`: where tokens are given for client credentials."
+    )
+    client_id: str | None = Field(None, min_length=1, description="For `OAUTHBEARER`: who asks for a token.")
+    client_secret_file: Path | None = Field(None, description="File that holds its secret, read anew for each token.")
+    token_scope: str | None = Field(None, description="Scope that a token is asked for, where one is wanted.")
     ca: Path | None = Field(None, description="PEM file of the authorities that brokers' certificates are checked by.")
     certificate: Path | None = Field(None, description="PEM file of the monitor's own certificate.")
     key: Path | None = Field(None, description="PEM file of that certificate's key.")
@@ -140,8 +146,14 @@ class KafkaSettings(_Group):
             raise ValueError("bootstrap_servers: expected aiokafka, got none; run: pip install 'tiltyard[kafka]'")
         if (self.certificate is None) != (self.key is None):
             raise ValueError("expected certificate and key together, got one of them")
-        if self.security_protocol.startswith("SASL") and (self.username is None or self.password_file is None):
-            raise ValueError(f"expected username and password_file with {self.security_protocol}, got one or none")
+        if self.security_protocol.startswith("SASL"):
+            of_token = ("token_url", "client_id", "client_secret_file")
+            wanted = of_token if self.sasl_mechanism == "OAUTHBEARER" else ("username", "password_file")
+            if lacking := [name for name in wanted if getattr(self, name) is None]:
+                raise ValueError(
+                    f"expected {', '.join(wanted)} with {self.security_protocol} and {self.sasl_mechanism}, "
+                    f"got none of {', '.join(lacking)}"
+                )
         return self
 
 

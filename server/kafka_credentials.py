@@ -9,7 +9,7 @@ import ssl
 import time
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
@@ -101,7 +101,9 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # aiokafk
         try:
             with urlopen(request, timeout=TOKEN_S, context=context) as reply:
                 return _decoder.decode(reply.read())
-        except (URLError, OSError) as error:  # HTTPError, which has the status, is of the first kind
+        except (URLError, OSError) as error:
+            if isinstance(error, HTTPError):  # it has the status, and the connection as well
+                error.close()
             reason = getattr(error, "reason", error)
             raise KafkaConnectionError(f"{settings.token_url}: expected a token, got: {reason}") from error
         except msgspec.DecodeError:  # what came is not told: it may hold a secret

@@ -9,6 +9,7 @@ import pytest
 from tests.kafka.broker import Broker, running_broker
 from tests.kafka.classpath import BrokerUnavailableError
 from tests.kafka.guarded import Guarded, guarded_broker
+from tests.kafka.token_giver import TokenGiver, running_token_giver
 from tests.required import missing
 
 # A shell that starts the tests in the background has them and all their children ignore Ctrl-C, which some are about.
@@ -32,3 +33,10 @@ def guarded(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """A broker that wants to know who asks. (`broker` is here for its jars, or the reason of a skip.)"""
     with guarded_broker(tmp_path_factory.mktemp("guarded")) as running:
         yield running
+
+
+@pytest.fixture
+def token_giver() -> Iterator[TokenGiver]:
+    """Who gives the tokens that the broker which wants to know who asks accepts."""
+    with running_token_giver() as giver:
+        yield giver

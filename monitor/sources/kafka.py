@@ -21,7 +21,8 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import IllegalStateError, KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
-from monitor.kafka_clients import connection, consuming, ends_of, fetches, partition_count, positions_of
+from monitor.kafka_clients import consuming, ends_of, fetches, partition_count, positions_of
+from monitor.kafka_credentials import connection
 from monitor.publication import Publication
 from monitor.settings import KafkaSettings
 from monitor.sources.handover import Handover

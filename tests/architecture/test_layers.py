@@ -30,7 +30,7 @@ SERVER = (
 MONITOR = (
     {"errors", "logs", "version_profile", "effective_size"},
     {"settings", "drift", "quality", "performance", "comparison", "tensors"},
-    {"pane", "label_join", "watermark", "kafka_clients"},
+    {"pane", "label_join", "watermark", "kafka_clients", "kafka_credentials"},
     {"fold", "judge"},
     {"publication"},
     {"sources"},

@@ -5,7 +5,7 @@ import pytest
 from pydantic import BaseModel
 
 from monitor.errors import SettingsError
-from monitor.kafka_clients import connection
+from monitor.kafka_credentials import connection
 from monitor.settings import MonitorSettings, load
 
 
@@ -63,7 +63,7 @@ def test_kafka_is_shared_with_the_server(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_no_password_is_shown(tmp_path: Path) -> None:
     """The settings hold the file's name, and what a client is told is made when it is needed."""
-    (tmp_path / "password").write_text("secret\n")
+    (tmp_path / "password").write_text("s3cret\n")
     kafka = {
         "bootstrap_servers": "a:1",
         "security_protocol": "SASL_PLAINTEXT",
@@ -74,8 +74,8 @@ def test_no_password_is_shown(tmp_path: Path) -> None:
 
     settings = load({"kafka": kafka})
 
-    assert "secret" not in repr(settings)
-    assert {"sasl_plain_username": "me", "sasl_plain_password": "secret"}.items() <= connection(settings.kafka).items()
+    assert "s3cret" not in repr(settings)
+    assert {"sasl_plain_username": "me", "sasl_plain_password": "s3cret"}.items() <= connection(settings.kafka).items()
 
 
 @pytest.mark.parametrize(
@@ -105,8 +105,14 @@ def test_a_file_of_credentials_that_cannot_be_used_is_named(tmp_path: Path, file
         (
             {"kafka": {"security_protocol": "SASL_SSL"}},
             "",
-            "monitor.kafka: expected username and password_file with SASL_SSL",
+            "monitor.kafka: expected username, password_file with SASL_SSL and PLAIN, got none of username, password",
         ),
+        (
+            {"kafka": {"security_protocol": "SASL_SSL", "sasl_mechanism": "OAUTHBEARER", "client_id": "c"}},
+            "",
+            "expected token_url, client_id, client_secret_file with .* got none of token_url, client_secret_file$",
+        ),
+        ({"kafka": {"token_url": "ftp://a"}}, "", "monitor.kafka.token_url: "),
         ({**_NEEDED, "join": {"ttl_s": -1}}, "", r"monitor.join.ttl_s: input should be greater than 0, got -1"),
         (_NEEDED, "[monitor]\nportt = 1", "monitor.portt is not a setting"),
         (_NEEDED, "[monitor.pane]\nlength = 1", "monitor.pane.length is not a setting"),

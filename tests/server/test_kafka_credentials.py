@@ -1,15 +1,8 @@
 """Brokers that want to know who asks are told by every client, encrypted where they speak TLS; secrets stay secret."""
 
 import asyncio
-import base64
 import gc
-import json
-import threading
-import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import parse_qs
 
 import pytest
 from aiokafka import TopicPartition
@@ -22,6 +15,7 @@ from server.kafka_clients import administering, consuming, producing
 from server.kafka_credentials import client_options
 from server.settings import KafkaSettings
 from tests.kafka.guarded import PASSWORD, Guarded
+from tests.kafka.token_giver import TokenGiver
 
 
 def settings_of(guarded: Guarded, listener: str, **changes: object) -> KafkaSettings:
@@ -75,37 +69,7 @@ def test_a_certificate_lets_in(guarded: Guarded) -> None:
     assert asyncio.run(_round_trip(settings.model_copy(update=shown))) == b"value"
 
 
-@pytest.fixture
-def token_url() -> Iterator[str]:
-    """A giver of tokens that the broker's unsecured validator accepts, to whoever knows the client's secret."""
-
-    class Giver(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            form = parse_qs(self.rfile.read(int(self.headers["content-length"])).decode())
-            known = form["client_secret"] == [PASSWORD] and form["grant_type"] == ["client_credentials"]
-            self.send_response(200 if known else 401)
-            self.end_headers()
-            if known:
-                self.wfile.write(json.dumps({"access_token": _unsecured_token(), "expires_in": 60}).encode())
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class's word
-            """Says nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Giver)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/token"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def _unsecured_token() -> str:
-    parts = ({"alg": "none"}, {"sub": "tiltyard", "iat": int(time.time()) - 1, "exp": int(time.time()) + 60})
-    return ".".join(base64.urlsafe_b64encode(json.dumps(each).encode()).decode().rstrip("=") for each in parts) + "."
-
-
-def test_a_token_lets_in(guarded: Guarded, token_url: str) -> None:
+def test_a_token_lets_in(guarded: Guarded, token_giver: TokenGiver) -> None:
     """Asked for with the client's credentials; who has the wrong ones is told so without a word of them."""
     secret = guarded.folder / "client-secret"
     secret.write_text(PASSWORD)
@@ -114,7 +78,7 @@ def test_a_token_lets_in(guarded: Guarded, token_url: str) -> None:
         "SASLPLAIN",
         security_protocol="SASL_PLAINTEXT",
         sasl_mechanism="OAUTHBEARER",
-        token_url=token_url,
+        token_url=token_giver.url,
         client_id="tiltyard",
         client_secret_file=secret,
     )

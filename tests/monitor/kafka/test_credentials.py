@@ -2,15 +2,20 @@
 
 import asyncio
 import gc
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
 
-from monitor.kafka_clients import connection, consuming, make_topic, producing
+from monitor.errors import SettingsError
+from monitor.kafka_clients import consuming, make_topic, producing
+from monitor.kafka_credentials import connection
 from monitor.settings import KafkaSettings
 from server.identifiers import uuid7
 from tests.kafka.guarded import PASSWORD, Guarded
+from tests.kafka.token_giver import TokenGiver
 
 
 def settings_of(guarded: Guarded, listener: str, **changes: object) -> KafkaSettings:
@@ -58,3 +63,69 @@ def test_a_certificate_lets_in(guarded: Guarded) -> None:
 
     shown = {"certificate": guarded.client.certificate, "key": guarded.client.key}
     assert asyncio.run(round_trip(settings.model_copy(update=shown))) == b"value"
+
+
+def by_token(giver: TokenGiver, secret: Path, **changes: object) -> dict[str, Any]:
+    """Returns the settings of a client that asks for tokens, with its secret in a file."""
+    secret.write_text(PASSWORD + "\n")
+    who = {"token_url": giver.url, "client_id": "tiltyard", "client_secret_file": secret}
+    return {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "OAUTHBEARER", **who, **changes}
+
+
+def test_a_token_lets_in(guarded: Guarded, token_giver: TokenGiver, tmp_path: Path) -> None:
+    """Asked for once for three clients and all their connections, with the scope that the settings name."""
+    settings = settings_of(guarded, "SASLPLAIN", **by_token(token_giver, tmp_path / "secret", token_scope="events"))
+
+    assert asyncio.run(round_trip(settings)) == b"value"
+    [form] = token_giver.asked
+    assert (["tiltyard"], ["events"]) == (form["client_id"], form["scope"])
+    assert PASSWORD not in repr(settings)
+
+
+@pytest.mark.parametrize(("life_s", "asked"), [(60, 1), (0, 2)], ids=["lives", "over"])
+def test_a_token_is_kept_while_it_lives(token_giver: TokenGiver, tmp_path: Path, life_s: int, asked: int) -> None:
+    """And then another is asked for."""
+    token_giver.life_s = life_s
+    settings = KafkaSettings.model_validate(by_token(token_giver, tmp_path / "secret"))
+    provider = connection(settings)["sasl_oauth_token_provider"]
+
+    async def twice() -> None:
+        await provider.token()
+        await provider.token()
+
+    asyncio.run(twice())
+
+    assert asked == len(token_giver.asked)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [("another", "/token: expected a token, got: Unauthorized"), (None, "client_secret_file: .* cannot be read")],
+    ids=["wrong", "gone"],
+)
+def test_a_secret_that_stops_to_let_in_is_waited_for(
+    token_giver: TokenGiver, tmp_path: Path, content: str | None, sentence: str
+) -> None:
+    """It is an error of Kafka, after which the monitor tries again, and does not tell what the file holds."""
+    secret = tmp_path / "secret"
+    settings = KafkaSettings.model_validate(by_token(token_giver, secret))
+    provider = connection(settings)["sasl_oauth_token_provider"]
+    if content is None:
+        secret.unlink()
+    else:
+        secret.write_text(content)
+
+    with pytest.raises(KafkaError, match=sentence) as caught:
+        asyncio.run(provider.token())
+    assert "another" not in str(caught.value)
+    secret.write_text(PASSWORD)
+    assert asyncio.run(provider.token())
+
+
+@pytest.mark.parametrize("file", ["client_secret_file", "ca"])
+def test_a_file_that_cannot_be_used_is_named_at_the_start(token_giver: TokenGiver, tmp_path: Path, file: str) -> None:
+    """Before any token is asked for."""
+    settings = KafkaSettings.model_validate(by_token(token_giver, tmp_path / "secret", **{file: tmp_path / "gone"}))
+
+    with pytest.raises(SettingsError, match=f"monitor.kafka.{file}: .*gone cannot be"):
+        connection(settings)
