@@ -67,6 +67,10 @@ def guarded_broker(folder: Path) -> Iterator[Guarded]:
         "ssl.truststore.type": "PEM",
         "ssl.truststore.location": str(authority.certificate),
         "listener.name.mutual.ssl.client.auth": "required",
+        # Whoever is known may do everything until a rule says otherwise; rules are made over PLAINTEXT.
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": "User:ANONYMOUS",
+        "allow.everyone.if.no.acl.found": "true",
     }
     for listener in ("saslplain", "saslssl"):
         settings[JAAS.format(listener=listener, mechanism="plain")] = f'{PLAIN} required user_tiltyard="{PASSWORD}";'
