@@ -92,7 +92,7 @@ def started(
             stack.enter_context(client)
             if token is not None:
                 client.headers["authorization"] = f"Bearer {token}"
-            lanes.append(Lane(name, Running(process, client, folder / f"{name}.db"), trust))
+            lanes.append(Lane(Running(process, client, folder / f"{name}.db"), trust))
         yield Pair(*lanes)
 
 

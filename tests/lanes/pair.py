@@ -64,7 +64,6 @@ class Seen:
 class Lane:
     """One server: its connections, its log as far as it was read, its counts."""
 
-    name: str
     running: Running
     trust: Path | None = None
     _events: list[bytes] = field(default_factory=list)

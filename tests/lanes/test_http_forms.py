@@ -233,6 +233,7 @@ PIPELINES = {
     ),
     "a large one between": ("200 200 200 open", GOOD + LONG + GOOD),
     "many large ones": ("200 200 200 200 open", LONG * 4),
+    "more than buffers hold": (" ".join(["200"] * 40 + ["open"]), LONG * 40),
     "close in the middle": ("200 200 closed", GOOD + CLOSING + GOOD + ROWS),
     "close in the middle, refused": ("200 400 closed", GOOD + post(GRID, b"{", "Connection: close") + GOOD),
     "close of another endpoint in the middle": (

@@ -168,6 +168,16 @@ def test_answers_that_wait_for_their_commit(start: Callable[..., Pair]) -> None:
     pair.compare_all()
 
 
+def test_with_workers(start: Callable[..., Pair]) -> None:
+    """Whichever process answers: over eight connections, good and bad requests of every endpoint."""
+    pair = start(workers="2")
+    mixed = [GOOD, post(GRID, b"{"), post(FLIGHT, flight()), post(ROWS, {"id": "r", "rows": [ROW]}), GOOD[:-1] + b"{"]
+
+    for _ in range(8):
+        assert "200 400 200 200 400 open" == pair.ask(*mixed)
+    pair.compare_all()
+
+
 def test_only_errors_are_logged(start: Callable[..., Pair]) -> None:
     """With a sample of none."""
     pair = start(events__sample_every="0")
