@@ -39,11 +39,19 @@ def start(models: Path, tmp_path: Path) -> Iterator[Callable[..., Pair]]:
     """Starts both with settings, once, over some of the bundles, and ends them with the test."""
     with ExitStack() as stack:
 
-        def start(*, trust: Path | None = None, file_blocks: str = "unlimited", **settings: str) -> Pair:
+        def start(
+            *,
+            trust: Path | None = None,
+            token: str | None = None,
+            file_blocks: str = "unlimited",
+            **settings: str,
+        ) -> Pair:
             few = tmp_path / "few"  # a server starts the sooner
             for name in ("delay", "echo", "flight", "grid"):
                 shutil.copytree(models / name, few / name)
-            return stack.enter_context(started(few, tmp_path, settings, trust=trust, file_blocks=file_blocks))
+            return stack.enter_context(
+                started(few, tmp_path, settings, trust=trust, token=token, file_blocks=file_blocks)
+            )
 
         yield start
 

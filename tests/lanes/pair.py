@@ -148,10 +148,12 @@ class Pair:
         reference, fast = self.lanes
         expected = reference.converse(steps, 0, last)
         answers = len(statuses(expected.text)) - expected.outline.endswith("open")
-        # The last answer must come although nothing follows its request.
-        given = fast.converse(steps, answers, last)
-        assert expected.text == given.text, f"asked {steps!r}"
-        self.compare(steps)
+        try:
+            # The last answer must come although nothing follows its request.
+            given = fast.converse(steps, answers, last)
+            assert expected.text == given.text, f"asked {steps!r}"
+        finally:
+            self.compare(steps)
         return expected.outline
 
     def compare(self, about: object) -> None:

@@ -27,7 +27,22 @@ class Awaited:
     text: bytes
 
 
-Step = bytes | Awaited
+@dataclass(frozen=True)
+class Answered:
+    """A step of a conversation: nothing is sent until so many answers have begun."""
+
+    count: int
+
+
+Step = bytes | Awaited | Answered
+
+
+def again(request: bytes, times: int = 3) -> list[Step]:
+    """Returns a request sent several times, each when the one before is answered: servers may remember its head."""
+    steps: list[Step] = []
+    for count in range(times):
+        steps += [Answered(count), request]
+    return steps
 
 
 def post(target: str | bytes, body: bytes | dict[str, object], *headers: str, version: str = "1.1") -> bytes:
@@ -78,6 +93,9 @@ class Connection:
         for place, step in enumerate(steps):
             if isinstance(step, Awaited):
                 self.wait_for(step.text)
+                continue
+            if isinstance(step, Answered):
+                self.wait_for_answers(step.count)
                 continue
             with contextlib.suppress(ConnectionError):  # refused already: what was answered is still there
                 self.socket.sendall(step)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.lanes.conftest import started
 from tests.lanes.pair import Lane, Pair
-from tests.lanes.raw import LAST, Awaited, Step, head, pieces, post
+from tests.lanes.raw import LAST, Awaited, Step, again, head, pieces, post
 from tests.lanes.requests import GRID, delay, grid, json
 
 EXPECT = "Expect: 100-continue"
@@ -134,22 +134,26 @@ def test_as_many_at_once_as_may(start: Callable[..., Pair]) -> None:
     pair = start(limits__concurrent_requests="2")
     content = json(grid(id="held"))
 
+    assert "200 200 200 open" == pair.ask(*again(post(GRID, grid())))
+
     def asked(lane: Lane) -> tuple[str, list[bytes]]:
         with ExitStack() as stack:
             held = [stack.enter_context(lane.connection()) for _ in range(2)]
             for connection in held:
                 connection.take(head("POST", GRID, f"Content-Length: {len(content)}", EXPECT), GO_ON)
             third = lane.converse((head("POST", GRID, "Content-Length: 3", EXPECT), Awaited(b"}"), b"abc"), 1, LAST)
+            fourth = lane.converse((post(GRID, grid()),), 1, LAST)
             for connection in held:
                 connection.take(content, Awaited(b"held"), LAST)
             said = [lane.said(connection).text for connection in held]
             after = lane.converse((post(GRID, grid()),), 1, LAST)
-        return f"{third.outline}, {after.outline}", [third.text, *said, after.text]
+        outlines = ", ".join(each.outline for each in (third, fourth, after))
+        return outlines, [third.text, fourth.text, *said, after.text]
 
     expected, given = (asked(lane) for lane in pair.lanes)
 
     assert expected == given
-    assert "503 open, 200 open" == expected[0]
+    assert "503 open, 503 open, 200 open" == expected[0]
     pair.compare("requests held")
     pair.compare_all()
 
