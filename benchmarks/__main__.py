@@ -10,7 +10,17 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import machine, monitoring, operating, recording, routing, serving, shadowing, shipping, starting
+from benchmarks import (
+    baseline_serving,
+    machine,
+    monitoring,
+    operating,
+    recording,
+    routing,
+    shadowing,
+    shipping,
+    starting,
+)
 from benchmarks.chart import requests_chart
 
 RESULTS = Path(__file__).parent / "results"
@@ -39,13 +49,13 @@ def main() -> None:
     console.print(results["machine"])
     starts = 3 if options.quick else max(START_ROUNDS, options.rounds)
     seconds, flights, swaps = (2, 20_000, 100) if options.quick else (5, 60_000, 1_000)
-    warm_up = f"{serving.WARM_UP['seconds']} s at {serving.WARM_UP['connections']} connections"
+    warm_up = f"{baseline_serving.WARM_UP['seconds']} s at {baseline_serving.WARM_UP['connections']} connections"
     console.print(
-        f"seeds {serving.SEED} and {monitoring.SEED}; connections {serving.CONNECTIONS}; "
+        f"seeds {baseline_serving.SEED} and {monitoring.SEED}; connections {baseline_serving.CONNECTIONS}; "
         f"rounds {rounds} of {seconds} s after a warm-up of {warm_up}; {flights:,} flights; {starts} starts"
     )
     totals = {
-        "serving": serving.steps(rounds),
+        "serving": baseline_serving.steps(rounds),
         "operating": operating.steps(rounds),
         "routing": routing.steps(rounds),
         "shadowing": shadowing.steps(rounds),
@@ -65,7 +75,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory(prefix="tiltyard-bench-") as name:
                 folder = Path(name)
                 if part == "serving":
-                    results[part] = serving.measure(folder, rounds, seconds, advance)
+                    results[part] = baseline_serving.measure(folder, rounds, seconds, advance)
                 elif part == "operating":
                     results[part] = operating.measure(folder, rounds, seconds, swaps, advance)
                 elif part == "routing":
@@ -98,7 +108,7 @@ def _warnings(results: dict[str, Any]) -> list[str]:
     """Returns what makes the serving figures doubtful: the constant answer costs the same in every round."""
     found = []
     for row in results["serving"]["medians"] if "serving" in results else ():
-        low, middle, high = (row[serving.BARE][name] for name in ("lowest", "requests_s", "highest"))
+        low, middle, high = (row[baseline_serving.BARE][name] for name in ("lowest", "requests_s", "highest"))
         if high - low > STEADY * middle:
             found.append(
                 f"{row['connections']} connections: the bare app made {low:,.0f} to {high:,.0f} requests/s over its "
@@ -128,7 +138,9 @@ def _write(results: dict[str, Any], text: str) -> None:
     title = "Requests a second, one core, one row of 30 floats"
     (RESULTS / "baseline.json").write_text(json.dumps(results, indent=1) + "\n")
     (RESULTS / "baseline.md").write_text(text)
-    (RESULTS / "baseline.svg").write_text(requests_chart(results["serving"]["medians"], serving.CONTESTANTS, title))
+    (RESULTS / "baseline.svg").write_text(
+        requests_chart(results["serving"]["medians"], baseline_serving.CONTESTANTS, title)
+    )
 
 
 def _rounds(text: str) -> int:
@@ -195,7 +207,7 @@ def _serving(found: dict[str, Any]) -> list[str]:
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in found["medians"]:
-        ours, bare, shadowed = (row[name] for name in serving.CONTESTANTS)
+        ours, bare, shadowed = (row[name] for name in baseline_serving.CONTESTANTS)
         cells = [f"{row['connections']}", *_figures(ours), *_figures(bare), f"{ours['ratio']:.2f}"]
         cells += [f"{shadowed['requests_s']:,.0f}", f"{shadowed['ratio']:.2f}"]
         lines.append(f"| {' | '.join(cells)} |")

@@ -10,7 +10,7 @@ GROUP_GAP = 40
 
 
 def requests_chart(medians: list[dict[str, Any]], contestants: tuple[str, ...], title: str) -> str:
-    """Returns the chart of the medians that ``serving.measure`` returns."""
+    """Returns the chart of the medians that ``baseline_serving.measure`` returns."""
     highest = max(row[name]["requests_s"] for row in medians for name in contestants)
     floor = HEIGHT - BOTTOM
     group = (WIDTH - 2 * LEFT) / len(medians)

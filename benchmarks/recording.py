@@ -21,7 +21,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from benchmarks import serving
+from benchmarks import baseline_serving
 from benchmarks.load import LOAD_CORE, answers, need_wrk, open_loop, post, wrk
 from benchmarks.machine import free_port, median, pinned, running, this_process_pinned, tiltyard, wait_until
 from benchmarks.models import FLOATS, SEED, pack_matrix_models
@@ -55,7 +55,7 @@ def measure(
     need_wrk()
     pack_matrix_models(folder / "models")
     body = folder / "request.json"
-    body.write_text(serving.request_body(np.random.default_rng(SEED).normal(size=FLOATS).round(6)))
+    body.write_text(baseline_serving.request_body(np.random.default_rng(SEED).normal(size=FLOATS).round(6)))
     (folder / "broker").mkdir()
     with ExitStack() as stack:
         with this_process_pinned(LOAD_CORE):  # the broker's threads are born there
@@ -80,7 +80,7 @@ def measure(
 def _throughput(
     folder: Path, broker: Broker, body: Path, rounds: int, seconds: int, advance: Callable[[str], None]
 ) -> dict[str, Any]:
-    script = post(folder, serving.PATH, body.read_bytes())
+    script = post(folder, baseline_serving.PATH, body.read_bytes())
     runs: dict[str, list[float]] = {name: [] for name in CONTESTANTS}
     left: list[float] = []
     options = {
@@ -153,7 +153,7 @@ def _backlog(
             for what in (DRAINING, RESTING) if round_ % 2 == 0 else (RESTING, DRAINING):
                 with _resting(folder / "backlog.db") if what == RESTING else contextlib.nullcontext():
                     before, began = _backlog_of(url), time.perf_counter()
-                    found = open_loop(port, serving.PATH, body, rate, seconds, CONNECTIONS, SEED + round_)
+                    found = open_loop(port, baseline_serving.PATH, body, rate, seconds, CONNECTIONS, SEED + round_)
                     after = _backlog_of(url)
                 if what == DRAINING:
                     shipped += before - after + rate * seconds

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import serving
+from benchmarks import baseline_serving
 from benchmarks.load import Load, Script, answers, need_wrk, open_loop, post, wrk
 from benchmarks.machine import bystanders, free_port, median, pinned, running, tiltyard, wait_until
 from benchmarks.models import FLOATS, SEED, pack_matrix_models
@@ -25,7 +25,7 @@ CONTESTANTS = (PLAIN, SHADOWED)
 CONNECTIONS = 64
 OVERLOAD_CONNECTIONS = 256
 PAIRS = 3  # of open-loop rounds to one of the other parts' rounds: a p99 is a rare thing
-PATH = serving.PATH
+PATH = baseline_serving.PATH
 
 
 def steps(rounds: int) -> int:
@@ -42,7 +42,7 @@ def measure(folder: Path, rounds: int, seconds: int, advance: Callable[[str], No
     route = {"champion": "1", "challengers": [{"version": "2", "mode": "shadow", "share": 1.0}]}
     (models[SHADOWED] / "bench" / "route.json").write_text(json.dumps(route))
     body = folder / "request.json"
-    body.write_text(serving.request_body(np.random.default_rng(SEED).normal(size=FLOATS).round(6)))
+    body.write_text(baseline_serving.request_body(np.random.default_rng(SEED).normal(size=FLOATS).round(6)))
     script = post(folder, PATH, body.read_bytes())
     with ExitStack() as stack:
         ports, servers = {}, {}
@@ -55,7 +55,7 @@ def measure(folder: Path, rounds: int, seconds: int, advance: Callable[[str], No
             wrk(script, _url(port), CONNECTIONS, 1)
         saturation = wrk(script, _url(ports[PLAIN]), CONNECTIONS, seconds)["requests_s"]
         advance(f"saturation at {saturation:,.0f} requests/s")
-        before = serving.balance(_url(ports[SHADOWED]))
+        before = baseline_serving.balance(_url(ports[SHADOWED]))
         runs: dict[str, list[dict[str, float]]] = {name: [] for name in CONTESTANTS}
         pids = [server.pid for server in servers.values()]
         for round_ in range(PAIRS * rounds):
@@ -64,7 +64,7 @@ def measure(folder: Path, rounds: int, seconds: int, advance: Callable[[str], No
                     found = open_loop(ports[name], PATH, body, saturation / 2, seconds, CONNECTIONS, SEED + round_)
                 runs[name].append({**found, "others": others[0]})
                 advance(f"round {round_ + 1}: {name}")
-        after = serving.balance(_url(ports[SHADOWED]))
+        after = baseline_serving.balance(_url(ports[SHADOWED]))
         overload = {name: _overload(script, _url(ports[name]), seconds, advance) for name in CONTESTANTS}
     return {
         "seed": SEED,
@@ -88,10 +88,10 @@ def measure(folder: Path, rounds: int, seconds: int, advance: Callable[[str], No
 
 def _overload(script: Script, url: str, seconds: int, advance: Callable[[str], None]) -> dict[str, float]:
     """Returns what more clients than can be served at once are told, and what became of the shadows."""
-    before = serving.balance(url)
+    before = baseline_serving.balance(url)
     with Load(script, url, OVERLOAD_CONNECTIONS, seconds) as load:
         found = load.result()
-    after = serving.balance(url)
+    after = baseline_serving.balance(url)
     advance(f"overload: {found['requests_s']:,.0f} requests/s")
     return {**found, **{name: after[name] - before[name] for name in ("answered", "shadowed", "shed", "dropped")}}
 
