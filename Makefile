@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: install demo test check bench faults kafka lock
+.PHONY: install demo test check bench bench-serving faults kafka lock
 
 install: $(STAMP)
 
@@ -30,6 +30,10 @@ check: install
 
 bench: install
 	$(BIN)/python -m benchmarks $(ARGS)
+
+# Beside other Python servers, each installed when it is first measured: about an hour; ARGS="--quick" takes minutes.
+bench-serving: install
+	$(BIN)/python -m benchmarks.serving $(ARGS)
 
 # All rounds of every fault: more than an hour. It writes the table of the README to tests/faults/results.
 faults: install

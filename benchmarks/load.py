@@ -102,21 +102,26 @@ class Load:
     def result(self) -> dict[str, float]:
         """Returns what wrk measured, once it has ended."""
         said, _ = self._process.communicate()
-        rate = re.search(r"Requests/sec:\s+([\d.]+)", said)
-        count = re.search(r"(\d+) requests in", said)
-        latency = {name: re.search(rf"{name}%\s+([\d.]+)(us|ms|s)", said) for name in ("50", "99")}
-        broken = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", said)
-        bad = re.search(r"Non-2xx or 3xx responses: (\d+)", said)
-        failed = sum(map(int, broken.groups() if broken else ())) + int(bad[1] if bad else 0)
-        if rate is None or count is None or latency["50"] is None or latency["99"] is None:
-            sys.exit(f"expected wrk's summary, got: {said}")
-        return {
-            "requests": float(count[1]),
-            "failed": float(failed),
-            "requests_s": float(rate[1]),
-            "p50_us": _microseconds(*latency["50"].groups()),
-            "p99_us": _microseconds(*latency["99"].groups()),
-        }
+        return measured(said)
+
+
+def measured(said: str) -> dict[str, float]:
+    """Returns requests, failed ones among them, requests a second, and p50 and p99 in microseconds of wrk's summary."""
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", said)
+    count = re.search(r"(\d+) requests in", said)
+    latency = {name: re.search(rf"{name}%\s+([\d.]+)(us|ms|s)", said) for name in ("50", "99")}
+    broken = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", said)
+    bad = re.search(r"Non-2xx or 3xx responses: (\d+)", said)
+    failed = sum(map(int, broken.groups() if broken else ())) + int(bad[1] if bad else 0)
+    if rate is None or count is None or latency["50"] is None or latency["99"] is None:
+        sys.exit(f"expected wrk's summary, got: {said}")
+    return {
+        "requests": float(count[1]),
+        "failed": float(failed),
+        "requests_s": float(rate[1]),
+        "p50_us": _microseconds(*latency["50"].groups()),
+        "p99_us": _microseconds(*latency["99"].groups()),
+    }
 
 
 def _microseconds(value: str, unit: str) -> float:
