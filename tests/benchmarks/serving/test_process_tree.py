@@ -11,8 +11,9 @@ from tests.patience import until
 
 pytestmark = pytest.mark.skipif(not process_tree.PROC.exists(), reason="no /proc here")
 
-# A child that burns CPU, and a parent that only waits.
-PARENT = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'while True: pass'])"
+# A child that burns CPU, for a minute at most, and a parent that only waits.
+CHILD = "import time; end = time.monotonic() + 60\nwhile time.monotonic() < end: pass"
+PARENT = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {CHILD!r}])"
 
 
 def test_children_count() -> None:
