@@ -40,7 +40,7 @@ def main() -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     parts = chosen(QUICK if options.quick else FULL, options.parts, options.contestants)
-    rounds, seconds = (1, 2) if options.quick else (options.rounds, 4)
+    rounds, seconds = (options.rounds or 1, 2) if options.quick else (options.rounds or 5, 4)
     found = measurement.Found()
     if options.quick:
         say(QUICK_SKIPS)
@@ -60,7 +60,6 @@ def main() -> None:
         "rounds": rounds,
         "seconds": seconds,
         "seed": SEED,
-        "steal": machine.median([run["steal"] for run in found.runs]) if found.runs else float("nan"),
         "peers": _versions(ground),
         "runs": found.runs,
         "open_loops": found.open_loops,
@@ -81,7 +80,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="the essential in under five minutes")
-    parser.add_argument("--rounds", type=int, default=5, help="alternating rounds [5]")
+    parser.add_argument("--rounds", type=int, help="alternating rounds [5, quick 1]")
     parser.add_argument("--parts", type=lambda text: text.split(","), help="of peers,forest,mlp,rows,configurations")
     parser.add_argument(
         "--contestants",

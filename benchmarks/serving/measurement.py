@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ class Found:
 
     Attributes:
         runs: one record a closed loop. open_loops: one a fixed rate.
-        skipped: why a contestant has no figures, by its name; it is not tried again.
+        skipped: why a contestant has no figures, by its name, alone or with the part; it is not tried again there.
     """
 
     runs: list[dict[str, Any]] = field(default_factory=list)
@@ -70,18 +71,20 @@ def measure_round(
     for part in parts:
         order = part.contestants if number % 2 == 0 else tuple(reversed(part.contestants))
         for who in order:
-            if who.name in found.skipped:
+            there = f"{who.name}, part {part.name}"
+            if who.name in found.skipped or there in found.skipped:
                 continue
             place = folder / f"{part.name}-{number}-{part.contestants.index(who)}"
             place.mkdir()
             try:
                 runs = _measure(number, part, who, ground, place, seconds, found)
             except ContestantFailedError as error:
-                found.skipped[who.name] = str(error)
+                found.skipped[there] = str(error)
                 say(f"round {number + 1}, {part.name}: {who.name} is skipped: {error}")
             else:
                 rates = ", ".join(f"{run['requests_s']:,.0f}" for run in runs)
                 say(f"round {number + 1}, {part.name}: {who.name}: {rates} requests/s")
+            shutil.rmtree(place)  # a log of several GB would come together
 
 
 def _measure(
@@ -94,6 +97,7 @@ def _measure(
     graph = ground.graph(part.estimator)
     with running(who, who.launch(ground, part.estimator, folder, port), port, folder, question(1)) as live:
         about = {"round": number, "part": part.name, "contestant": who.name, "start_s": time.monotonic() - began}
+        live.check(who.forms[0], question(1), truth(graph, question(1)))
         warm = live.script(who.forms[0], question(1))
         with load.Load(warm, live.url, WARM_UP_CONNECTIONS, WARM_UP_S) as running_load:
             running_load.result()
@@ -139,27 +143,33 @@ def _open_loop(live: Live, program: str, rate: float, seconds: int) -> dict[str,
 
 
 class _Used:
-    """What a process tree used while the body ran, and what the machine's host took away meanwhile."""
+    """What a contestant's processes used while the body ran, and what others took away meanwhile."""
 
     def __init__(self, root: int) -> None:
         self._root = root
 
     def __enter__(self) -> "_Used":
-        self._began, self._steal = time.monotonic(), process_tree.steal_s()
-        self._cpu = process_tree.cpu_s(process_tree.tree(self._root))
+        self._before = self._look()
         return self
 
     def __exit__(self, *given: object) -> None:
-        processes = process_tree.tree(self._root)
-        took = time.monotonic() - self._began
-        self.cpu_s = process_tree.cpu_s(processes) - self._cpu
-        self.rss_mb = process_tree.rss_mb(processes)
-        self.steal = (process_tree.steal_s() - self._steal) / took / (os.cpu_count() or 1)
+        now, cpu_s, others_s, steal_s = (
+            after - before for before, after in zip(self._before, self._look(), strict=True)
+        )
+        self._cpu_s = cpu_s
+        self._figures = {
+            "rss_mb": process_tree.rss_mb(process_tree.tree(self._root)),
+            "others": others_s / now,
+            "steal": steal_s / now / (os.cpu_count() or 1),
+        }
+
+    def _look(self) -> tuple[float, float, float, float]:
+        """Returns the time, and the CPU time of the contestant, of strangers, and of the machine's host."""
+        cpu_s = process_tree.cpu_s(process_tree.tree(self._root))
+        # All that this program started is below it: contestant, load and broker.
+        strangers_s = process_tree.busy_s() - process_tree.cpu_s(process_tree.tree(os.getpid()))
+        return time.monotonic(), cpu_s, strangers_s, process_tree.steal_s()
 
     def each(self, requests: float) -> dict[str, float]:
-        """Returns CPU a request, memory at the end, and the part of the cores' time that was stolen."""
-        return {
-            "cpu_us": self.cpu_s / max(requests, 1) * 1e6,
-            "rss_mb": self.rss_mb,
-            "steal": self.steal,
-        }
+        """Returns CPU a request, memory at the end, how many cores strangers used, and the part that was stolen."""
+        return {"cpu_us": self._cpu_s / max(requests, 1) * 1e6, **self._figures}

@@ -38,10 +38,20 @@ def rss_mb(processes: list[int]) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
+def busy_s() -> float:
+    """Returns for how long, over all cores, anything has run since the machine started."""
+    user, nice, system, _, _, irq, softirq = _all_cores()[:7]
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
 def steal_s() -> float:
     """Returns for how long, over all cores, the machine's host has given its cores to others since it started."""
+    return _all_cores()[7] / os.sysconf("SC_CLK_TCK")
+
+
+def _all_cores() -> list[int]:
     text = (PROC / "stat").read_text() if (PROC / "stat").exists() else "cpu" + " 0" * 8
-    return int(text.split("\n", 1)[0].split()[8]) / os.sysconf("SC_CLK_TCK")
+    return [int(field) for field in text.split("\n", 1)[0].split()[1:9]]
 
 
 def kill(processes: list[int]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 Run = dict[str, Any]
-FIGURES = ("requests_s", "p50_us", "p99_us", "cpu_us", "rss_mb", "steal", "failed")
+FIGURES = ("requests_s", "p50_us", "p99_us", "cpu_us", "rss_mb", "others", "steal", "failed")
 
 
 def closed_loops(runs: list[Run], ceiling: str) -> list[Run]:
@@ -35,8 +35,8 @@ def closed_loops(runs: list[Run], ceiling: str) -> list[Run]:
 
 
 def open_loops(runs: list[Run]) -> list[Run]:
-    """Returns one record a part and contestant: medians of rate, latencies, failures and steal."""
-    figures = ("asked_rate", "rate", "p50_us", "p99_us", "cpu_us", "failed", "steal")
+    """Returns one record a part and contestant: medians of rate, latencies, failures and what was taken away."""
+    figures = ("asked_rate", "rate", "p50_us", "p99_us", "cpu_us", "failed", "others", "steal")
     return [
         {"part": part, "contestant": contestant, "rounds": len(own)}
         | {name: statistics.median(run[name] for run in own) for name in figures}

@@ -1,5 +1,6 @@
 """What was measured as Markdown; pure."""
 
+import statistics
 from typing import Any
 
 from benchmarks.serving import summary
@@ -7,6 +8,7 @@ from benchmarks.serving.ceiling import CEILING
 from benchmarks.serving.plan import Part
 
 Row = dict[str, Any]
+QUIET_CORES = 0.1
 LEGEND = (
     "Every contestant has core 0 to itself and one thread a graph; wrk (a closed loop) and vegeta (a fixed rate) run "
     "on core 1. Medians of alternating rounds; *ratio* is requests/s beside the ceiling of the same round, a bare "
@@ -22,7 +24,7 @@ def markdown(results: dict[str, Any], parts: list[Part]) -> str:
     lines = [
         f"`{results['command']}` on {about['cpu']}, Python {about['python']}, onnxruntime {about['onnxruntime']}, "
         f"uvicorn {about['uvicorn']}: {results['rounds']} rounds, {results['seconds']} s a load, load "
-        f"{about['load']}; median of the time that the host took from the cores: {results['steal']:.1%}.",
+        f"{about['load']}. {_taken_away(results['runs'])}",
         "",
         LEGEND,
     ]
@@ -38,6 +40,16 @@ def markdown(results: dict[str, Any], parts: list[Part]) -> str:
         lines += [f"- {name}: {reason}" for name, reason in results["skipped"].items()]
     versions = ", ".join(f"{name} {version}" for name, version in sorted(results["peers"].items()))
     return "\n".join([*lines, "", f"Peers: {versions}." if versions else "No peers."]) + "\n"
+
+
+def _taken_away(runs: list[Row]) -> str:
+    """Returns how quiet the machine was."""
+    if not runs:
+        return "Nothing was measured."
+    others, steal = sorted(run["others"] for run in runs), max(run["steal"] for run in runs)
+    noisy = sum(used > QUIET_CORES for used in others)
+    doubt = f"; more than {QUIET_CORES} in {noisy} of {len(runs)} runs, whose figures are doubtful" if noisy else ""
+    return f"Strangers used {statistics.median(others):.2f} cores{doubt}; the host stole {steal:.1%} at most."
 
 
 def _closed(rows: list[Row]) -> list[str]:

@@ -10,7 +10,7 @@ from benchmarks.serving.summary import closed_loops, open_loops
 def run(number: int, contestant: str, requests_s: float, **other: Any) -> dict[str, Any]:
     """Returns a closed loop's record."""
     known = {"part": "peers", "form": "JSON", "rows": 1, "connections": 64, "p50_us": 100.0, "p99_us": 200.0}
-    known |= {"cpu_us": 50.0, "rss_mb": 80.0, "steal": 0.0, "failed": 0.0}
+    known |= {"cpu_us": 50.0, "rss_mb": 80.0, "others": 0.0, "steal": 0.0, "failed": 0.0}
     return {**known, "round": number, "contestant": contestant, "requests_s": requests_s, **other}
 
 
@@ -55,7 +55,7 @@ def test_without_the_ceiling_there_is_no_ratio() -> None:
 
 def test_fixed_rates_have_medians() -> None:
     """Each figure is the median of its own rounds."""
-    figures = {"asked_rate": 500.0, "p50_us": 90.0, "cpu_us": 40.0, "failed": 0.0, "steal": 0.0}
+    figures = {"asked_rate": 500.0, "p50_us": 90.0, "cpu_us": 40.0, "failed": 0.0, "others": 0.0, "steal": 0.0}
     runs = [{"part": "peers", "contestant": "ours", "rate": 500.0, "p99_us": p99, **figures} for p99 in (400, 900, 300)]
 
     (found,) = open_loops(runs)
