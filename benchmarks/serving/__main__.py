@@ -40,7 +40,8 @@ def main() -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     parts = chosen(QUICK if options.quick else FULL, options.parts, options.contestants)
-    rounds, seconds = (options.rounds or 1, 2) if options.quick else (options.rounds or 5, 4)
+    rounds = options.rounds or (1 if options.quick else 5)
+    seconds = options.seconds or (2 if options.quick else 4)
     found = measurement.Found()
     if options.quick:
         say(QUICK_SKIPS)
@@ -81,6 +82,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="the essential in under five minutes")
     parser.add_argument("--rounds", type=int, help="alternating rounds [5, quick 1]")
+    parser.add_argument("--seconds", type=int, help="of each load [4, quick 2]")
     parser.add_argument("--parts", type=lambda text: text.split(","), help="of peers,forest,mlp,rows,configurations")
     parser.add_argument(
         "--contestants",

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from benchmarks.models import FLOATS, SEED
 from benchmarks.serving import forms, process_tree, vegeta
 from benchmarks.serving.contestant import Contestant, Ground
 from benchmarks.serving.live import ContestantFailedError, Live, running
-from benchmarks.serving.plan import Load, Part
+from benchmarks.serving.plan import QUIET_CORES, Load, Part
 from benchmarks.serving.ports import low_port
 
 WARM_UP_S, WARM_UP_CONNECTIONS = 1, 16
 HALF = 0.5
+TRIES = 3
 
 
 @dataclass
@@ -108,13 +110,22 @@ def _measure(
                 continue
             x = question(wanted.rows)
             live.check(form, x, truth(graph, x))
-            run = _closed_loop(live, form, x, wanted, seconds)
+            run = quietest(partial(_closed_loop, live, form, x, wanted, seconds))
             runs.append({**about, **run})
             saturation = max(saturation, run["requests_s"])
         if part.open_loop and (program := vegeta.find_vegeta()) is not None:
-            found.open_loops.append({**about, **_open_loop(live, program, saturation * HALF, seconds)})
+            run = quietest(partial(_open_loop, live, program, saturation * HALF, seconds))
+            found.open_loops.append({**about, **run})
     found.runs += runs
     return runs
+
+
+def quietest(measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Returns the first run beside which strangers used next to nothing, or the quietest of ``TRIES``."""
+    runs: list[dict[str, Any]] = []
+    while not runs or (runs[-1]["others"] > QUIET_CORES and len(runs) < TRIES):
+        runs.append(measure())
+    return {**min(runs, key=lambda run: float(run["others"])), "tries": len(runs)}
 
 
 def _closed_loop(live: Live, form: forms.Form, x: NDArray[np.float32], wanted: Load, seconds: int) -> dict[str, Any]:

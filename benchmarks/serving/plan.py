@@ -16,6 +16,8 @@ from benchmarks.serving.configurations import (
 from benchmarks.serving.contestant import Contestant
 from benchmarks.serving.peers import BATCHING, FASTAPI, KSERVE, MLSERVER, PEERS
 
+QUIET_CORES = 0.1  # that strangers may use beside a run; beyond it the figures are doubtful
+
 
 @dataclass(frozen=True)
 class Load:

@@ -5,10 +5,9 @@ from typing import Any
 
 from benchmarks.serving import summary
 from benchmarks.serving.ceiling import CEILING
-from benchmarks.serving.plan import Part
+from benchmarks.serving.plan import QUIET_CORES, Part
 
 Row = dict[str, Any]
-QUIET_CORES = 0.1
 LEGEND = (
     "Every contestant has core 0 to itself and one thread a graph; wrk (a closed loop) and vegeta (a fixed rate) run "
     "on core 1. Medians of alternating rounds; *ratio* is requests/s beside the ceiling of the same round, a bare "
