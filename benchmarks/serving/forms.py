@@ -36,7 +36,8 @@ def _v2_json(x: NDArray[np.float32]) -> tuple[bytes, dict[str, str]]:
 def _v2_binary(x: NDArray[np.float32]) -> tuple[bytes, dict[str, str]]:
     tensor = {"name": "input", "shape": list(x.shape), "datatype": "FP32", "parameters": {"binary_data_size": x.nbytes}}
     head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
-    return head + x.tobytes(), {LENGTH: str(len(head))}
+    # Frameworks that believe the type would try to read the tensors as JSON.
+    return head + x.tobytes(), {LENGTH: str(len(head)), "Content-Type": "application/octet-stream"}
 
 
 def _rows(x: NDArray[np.float32]) -> tuple[bytes, dict[str, str]]:

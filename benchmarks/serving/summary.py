@@ -36,7 +36,7 @@ def closed_loops(runs: list[Run], ceiling: str) -> list[Run]:
 
 def open_loops(runs: list[Run]) -> list[Run]:
     """Returns one record a part and contestant: medians of rate, latencies, failures and what was taken away."""
-    figures = ("asked_rate", "rate", "p50_us", "p99_us", "cpu_us", "failed", "others", "steal")
+    figures = ("asked_rate", "rate", "p50_us", "p99_us", "cpu_us", "failed", "load_cores", "others", "steal")
     return [
         {"part": part, "contestant": contestant, "rounds": len(own)}
         | {name: statistics.median(run[name] for run in own) for name in figures}

@@ -8,6 +8,7 @@ from benchmarks.serving.ceiling import CEILING
 from benchmarks.serving.plan import QUIET_CORES, Part
 
 Row = dict[str, Any]
+BUSY_LOAD = 0.8  # cores, beyond which latencies are the load's own
 LEGEND = (
     "Every contestant has core 0 to itself and one thread a graph; wrk (a closed loop) and vegeta (a fixed rate) run "
     "on core 1. Medians of alternating rounds; *ratio* is requests/s beside the ceiling of the same round, a bare "
@@ -70,12 +71,16 @@ def _closed(rows: list[Row]) -> list[str]:
 
 
 def _open(rows: list[Row]) -> list[str]:
-    lines = ["| contestant | requests/s | p50 | p99 | failed | CPU a request |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| contestant | requests/s | p50 | p99 | failed | CPU a request | cores of the load |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for row in sorted(rows, key=lambda row: row["p99_us"]):
-        # What arrived is another rate than the one asked for where the load could not keep its pace.
+        # Where the load's own core was busy, latencies are the load's, and the rate may be short of the one asked for.
         late = "" if row["rate"] > 0.98 * row["asked_rate"] else f" of {row['asked_rate']:,.0f}"
         cells = [row["contestant"], f"{row['rate']:,.0f}{late}", latency(row["p50_us"]), latency(row["p99_us"])]
-        cells += [f"{row['failed']:,.0f}", latency(row["cpu_us"])]
+        busy = " (busy)" if row["load_cores"] > BUSY_LOAD else ""
+        cells += [f"{row['failed']:,.0f}", latency(row["cpu_us"]), f"{row['load_cores']:.2f}{busy}"]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 

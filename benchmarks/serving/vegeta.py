@@ -22,7 +22,7 @@ def find_vegeta() -> str | None:
 def attack(
     program: str, url: str, body: Path, headers: dict[str, str], rate: float, seconds: int, connections: int
 ) -> dict[str, float]:
-    """Returns what an attack measured; see ``parse``.
+    """Returns what an attack measured, see ``parse``, and how many cores the load itself used.
 
     Args:
         rate: requests a second, rounded to a whole number, at least 1.
@@ -30,11 +30,20 @@ def attack(
     """
     target = "\n".join([f"POST {url}", *(f"{name}: {value}" for name, value in headers.items()), f"@{body}"])
     command = [program, "attack", f"-rate={max(1, round(rate))}/s", f"-duration={seconds}s", "-timeout=10s"]
-    command += [f"-connections={connections}", f"-max-connections={connections}"]
+    # Without a limit of 0 it would keep and hand on the answers' bodies, which costs the load's core.
+    command += [f"-connections={connections}", f"-max-connections={connections}", "-max-body=0"]
+    before = _children_s()
     sent = subprocess.run(pinned(LOAD_CORE, command), input=target.encode(), stdout=subprocess.PIPE, check=True)
+    load_cores = (_children_s() - before) / seconds
     report = [program, "report", "-type=json"]
     said = subprocess.run(report, input=sent.stdout, stdout=subprocess.PIPE, check=True)
-    return parse(json.loads(said.stdout))
+    return {**parse(json.loads(said.stdout)), "load_cores": load_cores}
+
+
+def _children_s() -> float:
+    """Returns the CPU time of all ended children of this process."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def parse(report: dict[str, Any]) -> dict[str, float]:

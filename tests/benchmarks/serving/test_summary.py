@@ -55,7 +55,15 @@ def test_without_the_ceiling_there_is_no_ratio() -> None:
 
 def test_fixed_rates_have_medians() -> None:
     """Each figure is the median of its own rounds."""
-    figures = {"asked_rate": 500.0, "p50_us": 90.0, "cpu_us": 40.0, "failed": 0.0, "others": 0.0, "steal": 0.0}
+    figures = {
+        "asked_rate": 500.0,
+        "p50_us": 90.0,
+        "cpu_us": 40.0,
+        "failed": 0.0,
+        "others": 0.0,
+        "steal": 0.0,
+        "load_cores": 0.1,
+    }
     runs = [{"part": "peers", "contestant": "ours", "rate": 500.0, "p99_us": p99, **figures} for p99 in (400, 900, 300)]
 
     (found,) = open_loops(runs)

@@ -18,9 +18,9 @@ def results(**other: Any) -> dict[str, Any]:
         {**load, "contestant": "KServe", "requests_s": 1_000.0, "failed": 3.0},
     ]
     machine = {"cpu": "a cpu", "python": "3.11", "onnxruntime": "1", "uvicorn": "0", "load": "0.1 before the run"}
-    known = {"command": "make bench-serving", "machine": machine, "rounds": 1, "seconds": 2, "others": 0.0}
+    known = {"command": "make bench-serving", "machine": machine, "rounds": 1, "seconds": 2}
     opened = {"part": "peers", "contestant": "KServe", "asked_rate": 500.0, "rate": 400.0, "failed": 0.0}
-    opened |= {"p50_us": 90.0, "p99_us": 900.0, "cpu_us": 40.0, "others": 0.0, "steal": 0.0}
+    opened |= {"p50_us": 90.0, "p99_us": 900.0, "cpu_us": 40.0, "others": 0.0, "steal": 0.0, "load_cores": 0.9}
     known |= {"runs": runs, "open_loops": [opened], "skipped": {"Ray Serve": "it ended: no port"}}
     return {**known, "peers": {"kserve": "0.21.0"}, **other}
 
@@ -50,8 +50,8 @@ def test_a_machine_that_was_not_quiet_makes_figures_doubtful() -> None:
 
 
 def test_a_load_that_was_late_says_so() -> None:
-    """A fixed rate that the load itself could not keep is shown beside the one asked for."""
-    assert "| KServe | 400 of 500 |" in markdown(results(), list(QUICK))
+    """A fixed rate that the load itself could not keep is shown beside the one asked for, and that it was busy."""
+    assert "| KServe | 400 of 500 | 90 µs | 900 µs | 0 | 40 µs | 0.90 (busy) |" in markdown(results(), list(QUICK))
 
 
 def test_the_machine_and_the_versions_are_named() -> None:
