@@ -31,7 +31,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from server.fast_lane import FastLane, Prepared
 from server.protocol.messages import ErrorBody
-from server.protocol.reply import Reply
+from server.protocol.reply import JSON, Reply
 from server.protocol.status import RETRY_AFTER_S
 from server.settings import LimitSettings
 
@@ -49,10 +49,13 @@ GOODBYE_S = 0.05
 SLICE_BYTES = 16 * 1024
 """What is parsed at once: after a slice with more than one request the rest waits until they are answered."""
 
-PEEK_AFTER_NS = 20_000_000
-"""A younger request's client is not looked for in the socket: looking costs more than it can save."""
+PEEK_AFTER_NS = 5_000_000
+"""A younger request's client is not looked for in the socket: looking costs more than it can save, and the event loop
+has looked itself a moment ago."""
 
 
+_STOPPING = "the server is stopping; nothing was answered"
+_RETRY = ((b"retry-after", b"%d" % RETRY_AFTER_S),)
 _HEAD_END = b"\r\n\r\n"
 
 
@@ -84,7 +87,7 @@ class _Cycle(RequestResponseCycle):
             if not self.response_complete and not self.disconnected:
                 raise RuntimeError("the application ended without completing its answer")
         except asyncio.CancelledError:  # the drain is over
-            await self._give_up(503, "the server is stopping; nothing was answered")
+            await self._give_up(503, _STOPPING)
             raise
         except Exception:
             logger.exception("the application failed on a request")
@@ -112,12 +115,13 @@ class _Nobody:
 class _DirectCycle:
     """A request in the fast lane, as the connection sees it."""
 
-    __slots__ = ("_protocol", "disconnected", "keep_alive", "response_complete", "response_started")
+    __slots__ = ("_answered", "_protocol", "disconnected", "keep_alive", "response_complete", "response_started")
 
     message_event = _Nobody()
 
     def __init__(self, protocol: "HttpProtocol") -> None:
         self._protocol: HttpProtocol | None = protocol
+        self._answered: asyncio.Future[None] | None = None  # once somebody waits for it
         self.disconnected = False
         self.keep_alive = True
         self.response_started = self.response_complete = False
@@ -125,6 +129,8 @@ class _DirectCycle:
     def answer(self, reply: Reply | None) -> None:
         """Writes the answer; without one, for a client that has gone, the connection ends."""
         protocol, self._protocol = self._protocol, None  # which leads back here
+        if self._answered is not None and not self._answered.done():
+            self._answered.set_result(None)
         if self.disconnected or protocol is None or protocol._fast_lane is None:
             return
         self.response_started = self.response_complete = True
@@ -135,6 +141,18 @@ class _DirectCycle:
         if reply is None or not self.keep_alive:
             transport.close()
         protocol.on_response_complete()
+
+    async def drain(self, refused: Callable[[int], None]) -> None:
+        """Returns once the answer is written; cancelled before, answers that there will be none."""
+        self._answered = asyncio.get_running_loop().create_future()
+        try:
+            await self._answered
+        except asyncio.CancelledError:
+            if self._protocol is not None and not self.disconnected:
+                refused(503)
+                self.keep_alive = False
+                self.answer(Reply(_error_body(_STOPPING), headers=_RETRY, status=503))
+            raise
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -218,6 +236,10 @@ class HttpProtocol(HttpToolsProtocol):
             self._close(GOODBYE_S)
         else:
             self.cycle.keep_alive = False
+        if isinstance(self._running, _DirectCycle):  # the server waits for tasks, and cancels them at the end
+            draining = self.loop.create_task(self._running.drain(self._refused))
+            self.tasks.add(draining)
+            draining.add_done_callback(self.tasks.discard)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -524,15 +546,13 @@ def _nothing() -> None:
 
 def _error(status: int, sentence: str) -> tuple[list[tuple[bytes, bytes]], bytes]:
     """Returns headers and body of an answer that says what went wrong and ends the connection."""
-    body = msgspec.json.encode(ErrorBody(error=sentence))
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % len(body)),
-        (b"connection", b"close"),
-    ]
-    if status == 503:
-        headers.append((b"retry-after", b"%d" % RETRY_AFTER_S))
-    return headers, body
+    body = _error_body(sentence)
+    headers = [(b"content-type", JSON), (b"content-length", b"%d" % len(body)), *(_RETRY if status == 503 else ())]
+    return [*headers, (b"connection", b"close")], body
+
+
+def _error_body(sentence: str) -> bytes:
+    return msgspec.json.encode(ErrorBody(error=sentence))
 
 
 def _is_gone(protocol: HttpProtocol, arrived_ns: int) -> bool:

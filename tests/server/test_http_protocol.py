@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import uvicorn
 
+from server import http_protocol
 from server.http_protocol import SLICE_BYTES, HttpProtocol
 from server.settings import LimitSettings
 from tests.server.certificates import Authority
@@ -560,8 +561,9 @@ def test_a_client_that_does_not_read_its_answer_is_cut_off(hurried: Callable[[st
     assert ["http.disconnect"] * 2 == edge.noted
 
 
-def test_an_application_can_ask_whether_its_client_has_gone(edge: Edge) -> None:
+def test_an_application_can_ask_whether_its_client_has_gone(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is told even when the event loop had no time to look; over TLS only when it had."""
+    monkeypatch.setattr(http_protocol, "PEEK_AFTER_NS", 0)
     with edge.client().send(get("/leave")):
         assert edge.began.wait(DEADLINE_S)
     edge.release.set()

@@ -23,6 +23,7 @@ from tests.server.live_server import wait_for
 
 PROGRAM = """
 import sys
+from server.fast_lane import FastLane
 from server.http_server import listen, run
 from server.logs import configure_logging
 from server.settings import load_settings
@@ -53,7 +54,17 @@ async def app(scope, receive, send):
 configure_logging("info")
 settings = load_settings(port=0)
 refused = []
-started = run(app, settings, listen("127.0.0.1", 0), stopping=stopping, announce=say, refused=refused.append)
+
+class Endless:
+    body_bytes = 2
+
+    def begin(self, body, arrived_ns, gone, answer):
+        say("begun")
+
+lane = FastLane(lambda path, headers: Endless() if path == "/endless" else None)
+started = run(
+    app, settings, listen("127.0.0.1", 0), fast_lane=lane, stopping=stopping, announce=say, refused=refused.append
+)
 say(f"ended {started} {refused}")
 """
 
@@ -193,6 +204,22 @@ def test_a_request_that_never_ends_is_answered_503_when_the_drain_is_over(start:
     assert b'{"error":"the server is stopping; nothing was answered"}' == body
     status, words, _ = server.end()
     assert (0, ["stopping", "closing", "ended True [503]"]) == (status, words)
+
+
+def test_neither_does_the_fast_lane_keep_a_drain_waiting(start: Callable[..., Process]) -> None:
+    """What has not been answered when it is over is answered 503, byte for byte as the application's requests are."""
+    server = start(drain_s=0.2)
+    held, direct = server.hold(), server.connect()
+    direct.sendall(b"POST /endless HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}")
+    assert "begun" == server.next_word()
+
+    server.signal(signal.SIGTERM)
+
+    expected, given = read_all(held), read_all(direct)
+    assert given.startswith(b"HTTP/1.1 503 ")
+    assert expected == given
+    status, words, _ = server.end()
+    assert (0, ["stopping", "closing", "ended True [503, 503]"]) == (status, words)
 
 
 def test_a_stopping_server_serves_on_for_the_delay(start: Callable[..., Process]) -> None:
