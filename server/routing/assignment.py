@@ -14,7 +14,8 @@ from server.routing.document import Route
 from server.routing.ranges import champion_share
 
 T = TypeVar("T")
-# Every request passes here: this way takes two thirds of the time of slicing the digest and int.from_bytes.
+# Every request passes here: this way takes two thirds of the time of slicing the digest and int.from_bytes. To copy a
+# hasher that has the salt already takes 0.50 µs instead of 0.64, too little for every caller to keep one.
 _first_8_bytes = Struct(">Q").unpack_from
 
 
