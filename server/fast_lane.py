@@ -25,6 +25,10 @@ class Prepared(Protocol):
     @property
     def body_bytes(self) -> int: ...
 
+    def may_wait(self) -> bool:
+        """Says whether to wait for a body that has not come with its head; else the application answers, now."""
+        ...
+
     def begin(
         self, body: bytes, arrived_ns: int, gone: Callable[[], bool], answer: Callable[[Reply | None], None]
     ) -> None:

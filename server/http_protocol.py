@@ -401,7 +401,7 @@ class HttpProtocol(HttpToolsProtocol):
             if not cycle.more_body and not self.flow.write_paused:
                 self._held = None
                 self._answer_directly(prepared, bytes(cycle.body), cycle.scope["tiltyard.arrived_ns"])  # type: ignore[typeddict-item]  # ours
-            elif not cycle.more_body or prepared.body_bytes > HIGH_WATER_LIMIT:
+            elif not cycle.more_body or prepared.body_bytes > HIGH_WATER_LIMIT or not prepared.may_wait():
                 self._release()
 
     def _parse(self, data: bytes) -> None:

@@ -61,6 +61,7 @@ class PreparedScoring:
         self.endpoint = endpoint
         self.model = model
         self.version = version
+        self._authorization = head.authorization
         self._head = (
             head.content_length,
             head.content_encoding,
@@ -70,6 +71,14 @@ class PreparedScoring:
             head.timeout_ms,
             head.headers,
         )
+
+    def may_wait(self) -> bool:
+        """Says whether the caller is known: a stranger is refused before its body comes."""
+        try:
+            self.service.admission.check(self._authorization, None)
+        except TiltyardError:
+            return False
+        return True
 
     def begin(self, body: bytes, arrived_ns: int, gone: Callable[[], bool], answer: Answer) -> None:
         """Works on one request; see server/fast_lane.py."""

@@ -29,12 +29,19 @@ from server.logs import current_request_id
 from server.payload import Caller, Payload, Rows, event_time_of
 from server.protocol.binary_codec import split_body
 from server.protocol.json_codec import decode_request, encode_arrays, join_array
-from server.protocol.messages import InstancesResponse, Parameters, RowsResponse, timeout_us_of
+from server.protocol.messages import InferenceRequest, InstancesResponse, Parameters, RowsResponse, timeout_us_of
 from server.protocol.reply import Reply
 from server.protocol.rows import decode_instances, decode_rows_request, rows_to_arrays
 from server.protocol.status import status_of
 from server.protocol.tensor_form import TensorForm
-from server.protocol.tensors import DecodedInputs, decode_inputs, decode_raw, encode_answer, select_outputs
+from server.protocol.tensors import (
+    DecodedInputs,
+    TensorLimits,
+    decode_inputs,
+    decode_raw,
+    encode_answer,
+    select_outputs,
+)
 from server.scoring import Scored, ShadowWork, withheld
 from server.service import Service
 from server.tracing import note_request
@@ -51,8 +58,11 @@ class Exchange(Payload, Protocol):
 class _Kept(ABC):
     """A request that keeps the rows it became: champion and challengers mostly take the same ones."""
 
-    def __init__(self, body: bytes) -> None:
+    __slots__ = ("_body_bytes", "_known", "_limits", "caller", "event_time", "parameters", "request_id")
+
+    def __init__(self, body: bytes, limits: TensorLimits) -> None:
         self._body_bytes = len(body)
+        self._limits = limits
         self._known: tuple[TensorForm, Rows] | None = None
 
     @property
@@ -80,28 +90,31 @@ class _Kept(ABC):
 class Tensors(_Kept):
     """A request of the Open Inference Protocol; its event takes the bytes of ``inputs`` as they came."""
 
+    __slots__ = ("_body", "_request", "_tail")
+
     def __init__(self, body: bytes, head: Head, service: Service) -> None:
         """Reads the envelope.
 
         Raises:
             InvalidRequestError: the body is no inference request.
         """
-        super().__init__(body)
-        self._limits = service.tensor_limits
-        self._raw = head.json_length == 0
+        super().__init__(body, service.tensor_limits)
         self._tail: memoryview | None = None
         self._body = body
-        if self._raw:
-            self._request = None
-        elif head.json_length is None:
-            self._request = decode_request(body, self._limits.nesting)
-        else:
-            envelope, self._tail = split_body(body, head.json_length)
-            self._request = decode_request(envelope, self._limits.nesting)
-        self.parameters = None if self._request is None else self._request.parameters
-        self.request_id = (self._request and self._request.id) or uuid7()
+        request = self._request = self._envelope(head.json_length)
+        self.parameters = None if request is None else request.parameters
+        self.request_id = (request and request.id) or uuid7()
         self.event_time = _event_time(self.parameters, service)
         self.caller = _caller(self.parameters, head)
+
+    def _envelope(self, json_length: int | None) -> InferenceRequest | None:
+        """Returns the body's JSON, None for one without any: 0 bytes of it, and all the rest are elements."""
+        if json_length is None:
+            return decode_request(self._body, self._limits.nesting)
+        if json_length == 0:
+            return None
+        envelope, self._tail = split_body(self._body, json_length)
+        return decode_request(envelope, self._limits.nesting)
 
     def _rows_for(self, form: TensorForm) -> Rows:
         request, everything = self._request, form.selected
@@ -141,14 +154,15 @@ class Tensors(_Kept):
 class NamedRows(_Kept):
     """Rows of named values; their event holds the tensors they became."""
 
+    __slots__ = ("_named",)
+
     def __init__(self, body: bytes, head: Head, service: Service) -> None:
         """Reads the rows.
 
         Raises:
             InvalidRequestError: the body is no request of rows.
         """
-        super().__init__(body)
-        self._limits = service.tensor_limits
+        super().__init__(body, service.tensor_limits)
         request = decode_rows_request(body, self._limits.nesting)
         self._named = request.rows
         self.parameters = request.parameters
@@ -182,14 +196,15 @@ class NamedRows(_Kept):
 class Instances(_Kept):
     """A request of KServe's V1 protocol, which is TensorFlow Serving's."""
 
+    __slots__ = ("_instances",)
+
     def __init__(self, body: bytes, head: Head, service: Service) -> None:
         """Reads the instances.
 
         Raises:
             InvalidRequestError: the body is no request of instances.
         """
-        super().__init__(body)
-        self._limits = service.tensor_limits
+        super().__init__(body, service.tensor_limits)
         self._instances = decode_instances(body)
         self.parameters: Parameters | None = None
         self.request_id = uuid7()

@@ -112,7 +112,12 @@ class TensorForm:
         Args:
             outputs: by name, of a version of this signature.
         """
-        return [output.encoded(outputs[output.name]) for output in self._outputs]
+        encoded = []
+        for output in self._outputs:
+            array = outputs[output.name]
+            beginning = output.beginnings.get(array.shape) or output.beginning(array.shape)
+            encoded.append(b"%b%b}" % (beginning, _encode(array.ravel().tolist())))
+        return encoded
 
     def answer(self, request_id: str, outputs: bytes) -> bytes:
         """Returns the protocol's answer to whoever selects nothing.
@@ -189,16 +194,13 @@ class _Output:
     def __init__(self, spec: Tensor) -> None:
         self.name = spec.name
         self._datatype = spec.datatype
-        self._beginnings: dict[tuple[int, ...], bytes] = {}
+        self.beginnings: dict[tuple[int, ...], bytes] = {}
 
-    def encoded(self, array: NDArray[Any]) -> bytes:
-        beginning = self._beginnings.get(array.shape) or self._beginning(array.shape)
-        return b"%b%b}" % (beginning, _encode(array.ravel().tolist()))
-
-    def _beginning(self, shape: tuple[int, ...]) -> bytes:
-        if len(self._beginnings) >= _SHAPES:
-            self._beginnings.clear()
-        beginning = self._beginnings[shape] = b'{"name":%b,"shape":%b,"datatype":%b,"data":' % (
+    def beginning(self, shape: tuple[int, ...]) -> bytes:
+        """Returns all that comes before the data of this shape, and keeps it."""
+        if len(self.beginnings) >= _SHAPES:
+            self.beginnings.clear()
+        beginning = self.beginnings[shape] = b'{"name":%b,"shape":%b,"datatype":%b,"data":' % (
             *(_encode(self.name), _encode(shape), _encode(self._datatype)),
         )
         return beginning

@@ -71,9 +71,10 @@ def test_tokens(guarded: Pair, outline: str, headers: list[str], path: str) -> N
     assert expected == guarded.ask(post(path, bodies.get(path) or grid(), *headers))
 
 
-def test_a_token_is_asked_for_before_the_body_comes(guarded: Pair) -> None:
-    """A client that waits to be told to go on is refused at once, and the connection is of use all the same."""
-    refused = head("POST", GRID, "Content-Length: 5", EXPECT)
+@pytest.mark.parametrize("more", [[EXPECT], []])
+def test_a_token_is_asked_for_before_the_body_comes(guarded: Pair, more: list[str]) -> None:
+    """A client is refused at once, whether it waits to be told to go on, and the connection is of use all the same."""
+    refused = head("POST", GRID, "Content-Length: 5", *more)
 
     assert "401 200 open" == guarded.ask(
         refused, Awaited(b"401 Unauthorized"), b"abcde" + with_token("Authorization: Bearer secret-free")

@@ -58,6 +58,9 @@ refused = []
 class Endless:
     body_bytes = 2
 
+    def may_wait(self):
+        return True
+
     def begin(self, body, arrived_ns, gone, answer):
         say("begun")
 
