@@ -39,7 +39,10 @@ def main() -> None:
     def say(text: str) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    parts = chosen(QUICK if options.quick else FULL, options.parts, options.contestants)
+    try:
+        parts = chosen(QUICK if options.quick else FULL, options.parts, options.contestants)
+    except ValueError as error:
+        sys.exit(f"benchmarks: {error}")
     rounds = options.rounds or (1 if options.quick else 5)
     seconds = options.seconds or (2 if options.quick else 4)
     found = measurement.Found()

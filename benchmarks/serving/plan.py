@@ -102,13 +102,23 @@ def chosen(parts: tuple[Part, ...], names: list[str] | None, only: list[str] | N
     Args:
         names: of parts; None is all.
         only: beginnings of contestants' names, in any case; None is all.
+
+    Raises:
+        ValueError: there is no such part, or nobody in these parts has such a name.
     """
-    return [
-        replace(part, contestants=tuple(who for who in part.contestants if _wanted(who, only)))
-        for part in parts
-        if names is None or part.name in names
-    ]
+    known = [part.name for part in parts]
+    if unknown := [name for name in names or () if name not in known]:
+        raise ValueError(f"expected parts among {', '.join(known)}, got {', '.join(unknown)}")
+    found = [part for part in parts if names is None or part.name in names]
+    everybody = dict.fromkeys(who.name for part in found for who in part.contestants)
+    if unknown := [start for start in only or () if not any(_begins(name, start) for name in everybody)]:
+        raise ValueError(f"expected beginnings of {'; '.join(everybody)}, got {', '.join(unknown)}")
+    return [replace(part, contestants=tuple(who for who in part.contestants if _wanted(who, only))) for part in found]
 
 
 def _wanted(who: Contestant, only: list[str] | None) -> bool:
-    return only is None or who is CEILING or any(who.name.lower().startswith(name.lower()) for name in only)
+    return only is None or who is CEILING or any(_begins(who.name, start) for start in only)
+
+
+def _begins(name: str, start: str) -> bool:
+    return name.lower().startswith(start.lower())
