@@ -361,8 +361,10 @@ class HttpProtocol(HttpToolsProtocol):
         return prepared
 
     def _answer_directly(self, prepared: Prepared, body: bytes, arrived_ns: int) -> None:
-        cycle = _DirectCycle(self)
-        if self._running is None:
+        cycle, held = _DirectCycle(self), self._running
+        if held is not None:
+            cycle.keep_alive = held.keep_alive
+        if held is None or self.cycle is held:
             self.cycle = cycle  # type: ignore[assignment]  # as much of one as is needed
         self._running = cycle
         self._due = math.inf
