@@ -144,6 +144,8 @@ class _DirectCycle:
 
     async def drain(self, refused: Callable[[int], None]) -> None:
         """Returns once the answer is written; cancelled before, answers that there will be none."""
+        if self._protocol is None:  # answered before this began
+            return
         self._answered = asyncio.get_running_loop().create_future()
         try:
             await self._answered
