@@ -137,6 +137,10 @@ class Lane:
             self._thread = ThreadPoolExecutor(1, "lane")
         return self._thread
 
+    def drop_thread(self) -> None:
+        """Forgets a thread that could not start, with the run that it was given."""
+        self._thread = None
+
 
 class Batcher:
     """Runs what waits in lanes, from the event loop that it is used in."""
@@ -189,16 +193,21 @@ class Batcher:
             batch = lane.take(self._most_rows)
             if not batch:
                 continue
-            if lane.pace.expected_s(sum([turn.rows for turn in batch])) > INLINE_S:
-                self._run_apart(lane, batch, loop)
-            else:
+            long = lane.pace.expected_s(sum([turn.rows for turn in batch])) > INLINE_S
+            if not (long and self._run_apart(lane, batch, loop)):
                 lane.settle(batch, lane.outcomes(batch))
                 if lane.waiting and not lane.listed:
                     self._list(lane, loop)
 
-    def _run_apart(self, lane: Lane, batch: list[Turn], loop: asyncio.AbstractEventLoop) -> None:
+    def _run_apart(self, lane: Lane, batch: list[Turn], loop: asyncio.AbstractEventLoop) -> bool:
+        """Has a batch run in the lane's thread; returns False when the system has none for it."""
+        try:
+            done = loop.run_in_executor(lane.thread(), lane.outcomes, batch)
+        except RuntimeError as error:
+            logger.warning("a long run holds up the event loop, for want of a thread: %s", error)
+            lane.drop_thread()
+            return False
         lane.busy = True
-        done = loop.run_in_executor(lane.thread(), lane.outcomes, batch)
 
         def back(done: "Future[Outcomes]") -> None:
             lane.busy = False
@@ -207,6 +216,7 @@ class Batcher:
             lane.settle(batch, done.result())
 
         done.add_done_callback(back)
+        return True
 
 
 def _settle(turn: Turn, outcome: Arrays | Exception) -> None:
