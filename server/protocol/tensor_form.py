@@ -20,6 +20,8 @@ from server.protocol.tensors import DecodedInputs, SelectedOutput, TensorLimits
 
 # Structures are kept up to so many elements; beyond, numpy is the faster way to an array.
 _FEW = 1024
+# Of an input of a table.
+_MOST_DIMENSIONS = 2
 # How many shapes of an output have their beginning kept.
 _SHAPES = 256
 
@@ -77,11 +79,11 @@ class TensorForm:
             inputs: the request's ``inputs`` member.
             limits: what the request may be.
         """
-        if self._decode is None:
+        if self._decode is None or limits.nesting < _MOST_DIMENSIONS:
             return None
         try:
             given: tuple[_Given, ...] = self._decode(inputs)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
         if len(given) == 1:
             [reader] = self._inputs
