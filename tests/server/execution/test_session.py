@@ -1,5 +1,6 @@
 import gc
 import hashlib
+import shutil
 import weakref
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from server.errors import BundleError, ExecutionError, InvalidRequestError
@@ -14,15 +16,16 @@ from server.execution.session import Version, load_version
 from server.packing.onnx_bundle import pack_onnx
 from server.packing.options import OnnxOptions
 from server.protocol.datatypes import DATATYPES
+from tests.server.failing_graph import replace_files
 from tests.server.graphs import ONNX_TYPES, graph, identity, node, saved, tensor, text_encoder
 
 
-def packed(model: onnx.ModelProto, folder: Path) -> Path:
+def pack(model: onnx.ModelProto, folder: Path) -> Path:
     return pack_onnx(saved(model, folder / "m.onnx"), OnnxOptions(model="m", out=folder / "models"))
 
 
 def loaded(model: onnx.ModelProto, folder: Path) -> Version:
-    return load_version(packed(model, folder))
+    return load_version(pack(model, folder))
 
 
 VALUES = {"BYTES": ["", "Ærø", "x"] * 10, "BOOL": [True, False, False] * 10}
@@ -117,7 +120,7 @@ def change_example(folder: Path, place: str, **changes: Any) -> None:
 
 def test_an_integer_beyond_what_a_float_holds_is_compared_exactly(tmp_path: Path) -> None:
     """2^53 and 2^53 + 1 are one double."""
-    folder = packed(identity("INT64", [1]), tmp_path)
+    folder = pack(identity("INT64", [1]), tmp_path)
     change_example(folder, "inputs", data=[2**53 + 1])
     change_example(folder, "outputs", data=[2**53 + 1])
     load_version(folder)
@@ -129,7 +132,7 @@ def test_an_integer_beyond_what_a_float_holds_is_compared_exactly(tmp_path: Path
 
 def test_halves_are_compared_within_the_tolerance(tmp_path: Path) -> None:
     """Far apart they differ by more than a half can hold."""
-    folder = packed(identity("FP16", [1]), tmp_path)
+    folder = pack(identity("FP16", [1]), tmp_path)
     change_example(folder, "inputs", data=[65504.0])
     change_example(folder, "outputs", data=[65504.0])
     load_version(folder)
@@ -141,8 +144,66 @@ def test_halves_are_compared_within_the_tolerance(tmp_path: Path) -> None:
 
 def test_examples_that_the_graph_refuses_refuse_the_bundle(tmp_path: Path) -> None:
     """Nobody is asking yet, so it is no client's fault."""
-    folder = packed(text_encoder(), tmp_path)
+    folder = pack(text_encoder(), tmp_path)
     change_example(folder, "inputs", data=[999] * 16)
 
     with pytest.raises(BundleError, match="expected the model to run on them, got: expected inputs that fit the graph"):
         load_version(folder)
+
+
+@pytest.mark.parametrize("model", ["flight", "grid", "delay"])
+def test_requests_of_a_packed_table_share_runs(packed: Path, model: str) -> None:
+    """Columns as well as a matrix, of classes as well as of numbers."""
+    assert load_version(packed / model / "1").lane.together
+
+
+def table_of(packed: Path, folder: Path, first: str | int, axis: int, rows: int) -> Path:
+    """Returns a bundle in which a softmax of this axis takes the place of the matrix's classifier.
+
+    Args:
+        packed: the repository with `grid`.
+        folder: where the bundle is written.
+        first: the graph's first dimension.
+        axis: 0 mixes the rows.
+        rows: of the examples.
+    """
+    target = folder / "grid" / "1"
+    shutil.copytree(packed / "grid" / "1", target)
+    model = graph(
+        [
+            node("Softmax", "input", "probabilities", axis=axis),
+            node("ArgMax", "probabilities", "label", axis=1, keepdims=0),
+        ],
+        [tensor("input", "FP32", [first, 2])],
+        [tensor("label", "INT64", [first]), tensor("probabilities", "FP32", [first, 2])],
+    ).SerializeToString()
+    given = np.arange(2 * rows, dtype=np.float32).reshape(rows, 2) ** 2 / 10
+    outputs = onnxruntime.InferenceSession(model).run(["label", "probabilities"], {"input": given})
+    examples = msgspec.json.decode((target / "examples.json").read_bytes())
+    arrays = {"input": given, "label": outputs[0], "probabilities": outputs[1]}
+    for written in examples["inputs"] + examples["outputs"]:
+        array = arrays[written["name"]]
+        written |= {"shape": array.shape, "data": array.ravel().tolist()}
+    replace_files(target, {"model.onnx": model, "examples.json": msgspec.json.encode(examples)})
+    return target
+
+
+@pytest.mark.parametrize(
+    ("first", "axis", "rows", "expected"),
+    [("rows", 1, 4, True), ("rows", 1, 1, True), ("rows", 0, 4, False), ("rows", 0, 1, False), (1, 1, 1, False)],
+    ids=["usual", "one example", "mixes its rows", "mixes, one example", "one row at a time"],
+)
+def test_requests_share_runs_only_of_a_graph_that_proves_to_keep_rows_apart(
+    packed: Path, tmp_path: Path, first: str | int, axis: int, rows: int, expected: bool
+) -> None:
+    """The signature promises it, the examples show it; a version that breaks it serves all the same."""
+    version = load_version(table_of(packed, tmp_path, first, axis, rows))
+
+    assert expected == version.lane.together
+    assert (1, 2) == version.run({"input": np.ones((1, 2), np.float32)})["probabilities"].shape
+
+
+@pytest.mark.parametrize("model", [text_encoder(), identity("FP32", [None, 2])], ids=["several", "one"])
+def test_requests_of_tensors_never_share_a_run(tmp_path: Path, model: onnx.ModelProto) -> None:
+    """Nothing says that their first dimension is rows."""
+    assert not loaded(model, tmp_path).lane.together
