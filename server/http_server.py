@@ -25,6 +25,9 @@ from server.settings import Settings, TlsSettings
 
 logger = logging.getLogger(__name__)
 
+GREETING_S = 0.5
+"""How long an end waits for connections that have been accepted and are not served yet: some are at a TLS handshake."""
+
 TICK_S = 1.0
 """How often the date header is renewed."""
 
@@ -88,6 +91,15 @@ class _Server(uvicorn.Server):
             await _wait(self._asked, TICK_S)
         self._stopping()
         await _wait(self._asked_again, self._settings.stop_delay_s)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, but whoever was being greeted is a connection by then, and told of the end like all others."""
+        for server in self.servers:
+            server.close()
+        greeted = [asyncio.ensure_future(server.wait_closed()) for server in self.servers]
+        if greeted:
+            await asyncio.wait(greeted, timeout=GREETING_S)
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Notes a signal; the second one, of either kind, ends the waiting for requests."""
