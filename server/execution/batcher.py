@@ -85,10 +85,14 @@ class Lane:
         batch: list[Turn] = []
         room = most_rows
         waiting = self.waiting
-        while waiting and (not batch or (self.together and waiting[0].rows <= room)):
-            turn = waiting.popleft()
+        while waiting:
+            turn = waiting[0]
             if turn.done():  # cancelled
+                waiting.popleft()
                 continue
+            if batch and not (self.together and turn.rows <= room):
+                break
+            waiting.popleft()
             try:
                 turn.check()
             except Exception as error:  # noqa: BLE001  # raised again where the request is awaited
@@ -97,6 +101,12 @@ class Lane:
             batch.append(turn)
             room -= turn.rows
         return batch
+
+    def forget_cancelled(self) -> bool:
+        """Gives up the places of those who have left; returns whether there were any."""
+        before = len(self.waiting)
+        self.waiting = deque(turn for turn in self.waiting if not turn.done())
+        return len(self.waiting) < before
 
     def outcomes(self, batch: Sequence[Turn]) -> "Outcomes":
         """Runs the graph for all of the batch, in whichever thread this is called.
@@ -164,7 +174,7 @@ class Batcher:
         Raises:
             OverloadedError: as many requests wait for this version as may.
         """
-        if len(lane.waiting) >= self._most_waiting:
+        if len(lane.waiting) >= self._most_waiting and not lane.forget_cancelled():
             raise OverloadedError(
                 f"expected at most {self._most_waiting} requests to wait for a version, got more: try again later"
             )

@@ -264,6 +264,37 @@ def test_more_than_may_wait_are_refused() -> None:
     run(test())
 
 
+def test_who_has_left_takes_no_place() -> None:
+    """Neither among those who wait nor, however many its rows, in a run."""
+    graph = Graph()
+    batcher, lane = Batcher(3, 3), lane_of(graph)
+
+    async def test() -> None:
+        turns = [ask(batcher, lane, 1), ask(batcher, lane, *range(100)), ask(batcher, lane, 2)]
+        turns[1].cancel()
+        turns.append(ask(batcher, lane, 3))
+        with pytest.raises(OverloadedError):
+            ask(batcher, lane, 4)
+        assert [[-1], [-2], [-3]] == await told(turns[0], turns[2], turns[3])
+
+    run(test())
+    assert [[1, 2, 3]] == [rows for _, rows in graph.runs]
+
+
+def test_one_that_has_left_ends_no_batch() -> None:
+    """Its rows would not have fitted, those of the next do."""
+    graph = Graph()
+    batcher, lane = Batcher(3, 10), lane_of(graph)
+
+    async def test() -> None:
+        turns = [ask(batcher, lane, 1), ask(batcher, lane, *range(100)), ask(batcher, lane, 2)]
+        turns[1].cancel()
+        assert [[-1], [-2]] == await told(turns[0], turns[2])
+
+    run(test())
+    assert [[1, 2]] == [rows for _, rows in graph.runs]
+
+
 def test_long_runs_leave_the_event_loop_to_the_others() -> None:
     """They have one thread of their lane's, and what comes meanwhile gathers to one run after it."""
     slow_graph, quick_graph = Graph(), Graph()
