@@ -54,6 +54,9 @@ class Scorer:
         self.heads += 1
         return self if path == "/score" else None
 
+    def may_wait(self) -> bool:
+        return True
+
     def begin(
         self, body: bytes, arrived_ns: int, gone: Callable[[], bool], answer: Callable[[Reply | None], None]
     ) -> None:

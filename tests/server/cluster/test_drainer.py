@@ -15,6 +15,7 @@ from server.cluster.remote_outbox import RemoteOutbox
 from server.errors import OutboxError
 from server.eventlog.outbox import Outbox
 from server.settings import EventSettings
+from tests.server.eventlog.full_disk import limit_pages
 from tests.server.live_server import wait_for
 from tests.server.turns import until
 
@@ -87,7 +88,7 @@ def test_the_end_takes_what_is_left_in_every_ring(left: Left) -> None:
 
 def test_what_the_disk_refuses_to_the_end_is_said(left: Left, caplog: pytest.LogCaptureFixture) -> None:
     """A disk that stays full is waited for no longer than said; every event that is lost is in a count."""
-    left.outbox._connection.execute("PRAGMA max_page_count = 10")
+    limit_pages(left.outbox, 10)
     offered = 0
     while not (left.outbox.full and left.sibling.full):
         offered += left.sibling.append(b"x" * 1000)

@@ -20,6 +20,7 @@ from server.eventlog import outbox as outbox_module
 from server.eventlog.event_log import EventLog
 from server.eventlog.outbox import Outbox
 from server.settings import EventSettings
+from tests.server.eventlog.full_disk import limit_pages
 from tests.server.turns import turn, until
 
 LINE = b'{"n":%d}'
@@ -189,13 +190,13 @@ def test_a_full_disk_is_told_and_what_waits_is_written_later(
 
     async def run() -> None:
         async with opened(path) as log:
-            log.outbox._connection.execute("PRAGMA max_page_count = 10")
+            limit_pages(log.outbox, 10)
             with pytest.raises(OutboxError, match="cannot be written at present: database or disk is full"):
                 await log.appended.append_durably(wide)
             await until(lambda: "cannot commit" in str(log.appended.failure))
             assert log.appended.backlog == 200
             assert log.appended.append(LINE % 200)
-            log.outbox._connection.execute("PRAGMA max_page_count = 1000000")
+            limit_pages(log.outbox, 1000000)
             await until(lambda: log.appended.backlog == 0)
             assert log.appended.failure is None
             await log.appended.append_durably([LINE % 201])
@@ -215,7 +216,7 @@ def test_a_disk_that_stays_full_fills_the_queue_and_then_is_told_to_all(
 
     async def run() -> int:
         async with opened(path, queue_bytes=1024 * 1024) as log:
-            log.outbox._connection.execute("PRAGMA max_page_count = 10")
+            limit_pages(log.outbox, 10)
             taken = 0
             async with asyncio.timeout(20):
                 while not (log.appended.full and log.outbox.full):
@@ -224,7 +225,7 @@ def test_a_disk_that_stays_full_fills_the_queue_and_then_is_told_to_all(
             with pytest.raises(OutboxError):
                 await log.appended.append_durably([b"label"])
             taken += not isinstance(log.appended, Outbox)  # the ring keeps room for what is in hand; it is kept
-            log.outbox._connection.execute("PRAGMA max_page_count = 1000000")
+            limit_pages(log.outbox, 1000000)
             await until(lambda: log.appended.backlog == 0)
             return taken
 

@@ -14,6 +14,7 @@ from server.contract.events import Prediction, Shadow
 from server.eventlog.outbox import Outbox
 from server.service import Service
 from server.settings import EventSettings, Settings
+from tests.server.eventlog.full_disk import limit_pages
 from tests.server.live_server import Running, read_events, tensors, wait_for
 
 INFER = "/v2/models/flight/infer"
@@ -167,7 +168,7 @@ def test_an_answer_that_must_be_durable_and_is_not_is_503_and_counted_so(packed:
     async def ask(client: httpx.AsyncClient) -> None:
         good = await client.post(INFER, json=tensors(id="a"))
         assert {event.subject for event in read_events(tmp_path / "outbox.db")} == {"a"}
-        service.log._connection.execute("PRAGMA max_page_count = 1")
+        limit_pages(service.log, 1)
         rows = {"rows": [{"hour": 1, "distance": 2.0}] * 2000}
         bad = await client.post("/v1/models/grid/predict", json=rows)
         label = await client.post("/v1/feedback", json={"id": "r", "label": 1})
@@ -178,7 +179,7 @@ def test_an_answer_that_must_be_durable_and_is_not_is_503_and_counted_so(packed:
         assert (bad.headers["retry-after"], label.headers["retry-after"]) == ("1", "1")
         assert 'requests_total{code="200",model="grid",role="champion",version="1"} 0.0' in text
         assert 'requests_total{code="503",model="grid",role="champion",version="1"} 1.0' in text
-        service.log._connection.execute("PRAGMA max_page_count = 1000000")
+        limit_pages(service.log, 1000000)
 
     asyncio.run(over(service, ask))
 

@@ -13,6 +13,7 @@ from server.eventlog import outbox as outbox_module
 from server.eventlog import retention as retention_module
 from server.eventlog.outbox import Outbox
 from server.settings import EventSettings
+from tests.server.eventlog.full_disk import limit_pages
 from tests.server.live_server import wait_for
 
 LINE = b'{"n":%d}'
@@ -158,11 +159,6 @@ def test_only_what_was_promised_waits_for_the_disk(path: Path) -> None:
 @pytest.fixture
 def retries_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox_module, "RETRY_S", 0.001)
-
-
-def limit_pages(outbox: Outbox, pages: int) -> None:
-    """Gives the file room for so many pages: beyond them SQLite says that the disk is full."""
-    outbox._connection.execute(f"PRAGMA max_page_count = {pages}")
 
 
 @pytest.mark.usefixtures("retries_at_once")

@@ -437,7 +437,7 @@ def test_an_output_may_have_another_shape_each_time() -> None:
     for rows in [*range(600), *range(600)]:
         outputs = {"y": np.zeros(rows, np.float32)}
         assert encode_outputs(outputs, [spec], frozenset()) == form.tensors(outputs)
-    assert len(form._outputs[0]._beginnings) <= 256
+    assert len(form._outputs[0].beginnings) <= 256
 
 
 def test_an_outputs_rows_come_in_their_order_however_they_lie_in_memory() -> None:
