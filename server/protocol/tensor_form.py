@@ -7,7 +7,7 @@ long way of ``tensors.py``. Both end in the same arrays and the same bytes.
 import math
 import struct
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 import numpy as np
@@ -25,35 +25,20 @@ _MOST_DIMENSIONS = 2
 # How many shapes of an output have their beginning kept.
 _SHAPES = 256
 
+E = TypeVar("E")
+
 _encode = msgspec.json.Encoder().encode
 
 
-class _Floats(msgspec.Struct, frozen=True):
+class _Given(msgspec.Struct, Generic[E], frozen=True):
     name: str
     shape: list[int]
     datatype: str
-    data: list[float]
+    data: list[E]
     parameters: Parameters | None = None
 
 
-class _Integers(msgspec.Struct, frozen=True):
-    name: str
-    shape: list[int]
-    datatype: str
-    data: list[int]
-    parameters: Parameters | None = None
-
-
-class _Strings(msgspec.Struct, frozen=True):
-    name: str
-    shape: list[int]
-    datatype: str
-    data: list[str]
-    parameters: Parameters | None = None
-
-
-_Given = _Floats | _Integers | _Strings
-_KINDS: dict[type, type[_Given]] = {float: _Floats, int: _Integers, str: _Strings}
+_KINDS: dict[type, Any] = {float: _Given[float], int: _Given[int], str: _Given[str]}
 
 
 class TensorForm:
@@ -82,7 +67,7 @@ class TensorForm:
         if self._decode is None or limits.nesting < _MOST_DIMENSIONS:
             return None
         try:
-            given: tuple[_Given, ...] = self._decode(inputs)
+            given: tuple[_Given[Any], ...] = self._decode(inputs)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
         if len(given) == 1:
@@ -153,7 +138,7 @@ class _Input:
         self._safe = self._datatype.exact / 2
         self._packs: dict[int, Callable[..., bytes]] = {}
 
-    def array(self, tensor: _Given) -> NDArray[Any] | None:
+    def array(self, tensor: _Given[Any]) -> NDArray[Any] | None:
         """Returns a tensor as the graph takes it, None when it is unusual."""
         spec, datatype, width = self._spec, self._datatype, self._width
         data: list[Any] = tensor.data

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.serving import process_tree
 from tests.patience import until
 
-pytestmark = pytest.mark.skipif(not process_tree.PROC.exists(), reason="no /proc here")
+pytestmark = pytest.mark.skipif(not process_tree.PROC.exists(), reason="reads /proc, which this system does not have")
 
 # A child that burns CPU, for a minute at most, and a parent that only waits.
 CHILD = "import time; end = time.monotonic() + 60\nwhile time.monotonic() < end: pass"
